@@ -22,7 +22,7 @@ target_compile_definitions(msgpack_headers INTERFACE MSGPACK_NO_BOOST)
 syncline_header_library(rapidjson_headers rapidjson/rapidjson.h rapidjson-dev)
 
 syncline_header_library(xxhash_headers xxhash.h libxxhash-dev)
-target_compile_definitions(xxhash_headers INTERFACE XXH_INLINE_ALL)
+target_compile_definitions(xxhash_headers INTERFACE "XXH_INLINE_ALL=")
 
 find_package(SQLite3 3.37 QUIET)
 if(NOT SQLite3_FOUND)
