@@ -16,8 +16,9 @@ function(syncline_header_library target header package)
   target_include_directories(${target} SYSTEM INTERFACE "${${target}_INCLUDE_DIR}")
 endfunction()
 
+# Empty definitions, so that a source that says the same for itself redefines nothing.
 syncline_header_library(msgpack_headers msgpack.hpp libmsgpack-cxx-dev)
-target_compile_definitions(msgpack_headers INTERFACE MSGPACK_NO_BOOST)
+target_compile_definitions(msgpack_headers INTERFACE "MSGPACK_NO_BOOST=")
 
 syncline_header_library(rapidjson_headers rapidjson/rapidjson.h rapidjson-dev)
 
