@@ -1,0 +1,461 @@
+// The reading half of the engine: pull, snapshot, views. Each is one short read transaction.
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <limits>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "base/ids.h"
+#include "base/json.h"
+#include "base/msgpack.h"
+#include "engine/engine.h"
+
+namespace syncline {
+
+namespace {
+
+// Grammar  token := position '.' began '.' epoch
+//          position: of the last change that was sent; began: the head when the first page was read, 0 for a pull from above 0.
+struct PageToken {
+  Cursor position = 0, began = 0;
+  std::string epoch;
+};
+
+std::string format_token(const PageToken& token) {
+  return std::to_string(token.position) + "." + std::to_string(token.began) + "." + token.epoch;
+}
+
+PageToken parse_token(std::string_view text) {
+  const auto refuse = [] { return Error(Code::invalid_request, "page is no token that a pull gave; start again without it"); };
+  PageToken token;
+  const char* const end = text.data() + text.size();
+  const auto number = [&](const char* from, Cursor& value) {
+    const auto [at, error] = std::from_chars(from, end, value);
+    if (error != std::errc() || at == end || *at != '.' || value < 0) throw refuse();
+    return at + 1;
+  };
+  const char* at = number(text.data(), token.position);
+  at = number(at, token.began);
+  token.epoch.assign(at, end);
+  return token;
+}
+
+bool lists(const std::vector<EpochRow>& epochs, std::string_view epoch, Cursor cursor, Cursor head) {
+  for (std::size_t n = 0; n < epochs.size(); ++n) {
+    if (epochs[n].epoch == epoch) return n + 1 < epochs.size() ? cursor < epochs[n + 1].first : cursor <= head;
+  }
+  return false;
+}
+
+void check_lineage(const std::vector<EpochRow>& epochs, std::string_view epoch, Cursor cursor, Cursor head) {
+  if (lists(epochs, epoch, cursor, head)) return;
+  const std::string& current = epochs.back().epoch;
+  throw Error(Code::epoch_mismatch,
+              "epoch " + std::string(epoch) + " of this database never reached cursor " + std::to_string(cursor) +
+                  " (a restored backup, or another database); pull from cursor 0",
+              {{"epoch", current}});
+}
+
+class EntityFilter {
+ public:
+  explicit EntityFilter(const std::optional<std::vector<std::string>>& wanted) : wanted_(wanted) {}
+  [[nodiscard]] bool takes(std::string_view entity) const {
+    // What is reserved is delivered only to who asks for it by name.
+    if (!wanted_) return !entity.starts_with('_');
+    return std::ranges::find(*wanted_, entity) != wanted_->end();
+  }
+
+ private:
+  const std::optional<std::vector<std::string>>& wanted_;
+};
+
+// One answer under construction in one of the two formats. JSON is written as text; msgpack with 32-bit headers that are filled in at
+// the end, because how much comes is known only then.
+class Answer {
+ public:
+  explicit Answer(Format format) : format_(format), writer_(out_) {}
+
+  void open_map() {
+    if (format_ == Format::json) {
+      out_ += '{';
+      first_ = true;
+    } else {
+      open('\xdf');
+    }
+  }
+  void open_list() {
+    if (format_ == Format::json) {
+      out_ += '[';
+      first_ = true;
+    } else {
+      open('\xdd');
+    }
+  }
+  void close(char bracket) {
+    if (format_ == Format::json) {
+      out_ += bracket;
+      first_ = false;
+      return;
+    }
+    const Mark mark = marks_.back();
+    marks_.pop_back();
+    for (std::size_t n = 0; n < 4; ++n) out_[mark.at + n] = static_cast<char>((mark.count >> (24 - 8 * n)) & 0xff);
+  }
+  void key(std::string_view name) {  // of the protocol or checked before: may hold characters that JSON escapes
+    item();
+    if (format_ == Format::json) {
+      json::append_string(name, out_);
+      out_ += ':';
+    } else {
+      writer_.str(name);
+    }
+    pending_value_ = true;
+  }
+  void literal_key(std::string_view quoted, std::string_view name) {  // "\"op\":" and "op": no escaping to be done
+    item();
+    if (format_ == Format::json) {
+      out_ += quoted;
+    } else {
+      writer_.str(name);
+    }
+    pending_value_ = true;
+  }
+  void item() {  // before each element of a list and each key of a map
+    if (pending_value_) {
+      pending_value_ = false;
+      return;
+    }
+    if (format_ == Format::json) {
+      if (!first_) out_ += ',';
+      first_ = false;
+    } else {
+      ++marks_.back().count;
+    }
+  }
+  void integer(std::int64_t value) {
+    pending_value_ = false;
+    if (format_ == Format::json) {
+      char text[24];
+      const auto end = std::to_chars(text, text + sizeof text, value);
+      out_.append(text, end.ptr);
+    } else {
+      writer_.integer(value);
+    }
+  }
+  void str(std::string_view value) {
+    pending_value_ = false;
+    if (format_ == Format::json) {
+      json::append_string(value, out_);
+    } else {
+      writer_.str(value);
+    }
+  }
+  void boolean(bool value) {
+    pending_value_ = false;
+    if (format_ == Format::json) {
+      out_ += value ? "true" : "false";
+    } else {
+      writer_.boolean(value);
+    }
+  }
+  void instant(std::int64_t microseconds) {
+    pending_value_ = false;
+    if (format_ == Format::json) {
+      out_ += '"';
+      out_ += json::format_instant(microseconds);
+      out_ += '"';
+    } else {
+      writer_.instant(microseconds);
+    }
+  }
+  void value(std::string_view encoded) {
+    pending_value_ = false;
+    if (format_ == Format::json) {
+      json::from_msgpack(encoded, out_);
+    } else {
+      writer_.raw(encoded);
+    }
+  }
+  void begin_value() { pending_value_ = false; }
+  std::string finish() { return std::move(out_); }
+
+ private:
+  struct Mark {
+    std::size_t at = 0;
+    std::uint32_t count = 0;
+  };
+  void open(char header) {
+    out_ += header;
+    marks_.push_back({out_.size(), 0});
+    out_.append(4, '\0');
+  }
+
+  Format format_;
+  std::string out_;
+  mp::Writer writer_;
+  std::vector<Mark> marks_;
+  bool first_ = true;
+  bool pending_value_ = false;
+};
+
+void write_last_seq(Answer& answer, const std::optional<std::int64_t>& last_seq) {
+  if (!last_seq) return;
+  answer.key("last_seq");
+  answer.integer(*last_seq);
+}
+
+}  // namespace
+
+std::vector<EpochRow> Engine::lineage(ReadTx& tx) const { return options_.store.read_only ? tx.epochs() : epochs_; }
+
+std::optional<std::int64_t> Engine::last_seq(ReadTx& tx, const std::optional<std::string>& client_id, const std::string& user) const {
+  if (!client_id) return std::nullopt;
+  const std::optional<ClientRow> row = tx.client(*client_id);
+  if (!row) return 0;
+  if (row->owner != user) throw Error(Code::forbidden, "client id " + *client_id + " belongs to another user; take a new one");
+  return row->last_seq;
+}
+
+PageEnd Engine::pull(const PullRequest& request, const VisitChange& visit) {
+  check();
+  check_name(request.scope, "scope", Code::invalid_scope);
+  if (request.client_id) check_name(*request.client_id, "client_id", Code::invalid_request);
+  if (request.cursor < 0) throw Error(Code::invalid_request, "cursor is negative; 0 is before everything");
+  if (request.limit && *request.limit < 1) throw Error(Code::invalid_request, "limit must be at least 1");
+  if (request.cursor > 0 && !request.epoch) {
+    throw Error(Code::invalid_request, "epoch is missing: a cursor above 0 comes with the epoch it was given in");
+  }
+
+  const std::unique_ptr<ReadTx> tx = store_->read();
+  const std::vector<EpochRow> epochs = lineage(*tx);
+  const Cursor head = tx->head();
+  const std::optional<ScopeRow> scope = tx->scope(request.scope);
+  const Cursor floor = scope ? scope->floor : 0;
+
+  PageToken at{request.cursor, request.cursor == 0 ? head : 0, epochs.back().epoch};
+  if (request.cursor > 0) check_lineage(epochs, *request.epoch, request.cursor, head);
+  if (request.page) {
+    at = parse_token(*request.page);
+    if (at.position < request.cursor || (request.cursor > 0 && at.began > 0)) {
+      throw Error(Code::invalid_request, "page belongs to a pull from another cursor");
+    }
+    check_lineage(epochs, at.epoch, std::max(at.position, at.began), head);
+    at.epoch = epochs.back().epoch;
+  }
+  // A document that was deleted after `began` may have been sent by an earlier page; deletions up to it concern nobody who started
+  // from 0. A pull from above 0 has documents of its own, so there every deletion counts.
+  if (std::max(at.position, at.began) < floor) {
+    throw Error(Code::cursor_too_old,
+                "cursor " + std::to_string(at.position) + " of " + request.scope + " is below its floor " + std::to_string(floor) +
+                    ": deletions were purged since; pull from cursor 0",
+                {{"floor", floor}});
+  }
+
+  PageEnd end;
+  end.last_seq = last_seq(*tx, request.client_id, request.user);
+  end.epoch = epochs.back().epoch;
+
+  const EntityFilter entities(request.entities);
+  const std::int64_t most = request.limit.value_or(std::numeric_limits<std::int64_t>::max());
+  std::int64_t count = 0;
+  std::size_t bytes = 0;
+  const bool live_only = request.cursor == 0 && !request.page;
+  if (scope) {
+    tx->changed(request.scope, at.position, live_only, [&](const DocumentView& document) {
+      if (document.deleted && document.cursor <= at.began) return true;
+      if (!entities.takes(document.entity)) return true;
+      const std::size_t size = document.body.size() + document.entity.size() + document.id.size() + 64;
+      if (count == most || (count > 0 && bytes + size > static_cast<std::size_t>(options_.limits.max_page_bytes))) {
+        end.has_more = true;
+        return false;
+      }
+      ++count;
+      bytes += size;
+      at.position = document.cursor;
+      visit({.cursor = document.cursor,
+             .scope = request.scope,
+             .entity = document.entity,
+             .id = document.id,
+             .op = document.deleted ? Op::remove : (document.created > request.cursor ? Op::create : Op::update),
+             .data = document.body,
+             .version = document.version,
+             .ts = document.updated_at});
+      return true;
+    });
+  }
+  if (end.has_more) {
+    end.page = format_token(at);
+    end.cursor = request.cursor;  // who keeps it all the same loses nothing
+  } else {
+    end.cursor = head;
+  }
+  counters_.pulls.fetch_add(1, std::memory_order_relaxed);
+  counters_.pulled_changes.fetch_add(static_cast<std::uint64_t>(count), std::memory_order_relaxed);
+  return end;
+}
+
+std::string Engine::pull_encoded(const PullRequest& request, Format format) {
+  Answer answer(format);
+  answer.open_map();
+  answer.key("changes");
+  answer.begin_value();
+  answer.open_list();
+  const PageEnd end = pull(request, [&](const ChangeView& change) {
+    answer.item();
+    answer.open_map();
+    answer.literal_key("\"cursor\":", "cursor");
+    answer.integer(change.cursor);
+    answer.literal_key("\"scope\":", "scope");
+    answer.str(change.scope);
+    answer.literal_key("\"entity\":", "entity");
+    answer.str(change.entity);
+    answer.literal_key("\"id\":", "id");
+    answer.str(change.id);
+    answer.literal_key("\"op\":", "op");
+    answer.str(op_name(change.op));
+    if (change.op != Op::remove) {
+      answer.literal_key("\"data\":", "data");
+      answer.value(change.data);
+    }
+    answer.literal_key("\"version\":", "version");
+    answer.integer(change.version);
+    answer.literal_key("\"ts\":", "ts");
+    answer.instant(change.ts);
+    answer.close('}');
+  });
+  answer.close(']');
+  answer.key("cursor");
+  answer.integer(end.cursor);
+  answer.key("epoch");
+  answer.str(end.epoch);
+  answer.key("has_more");
+  answer.boolean(end.has_more);
+  if (end.has_more) {
+    answer.key("page");
+    answer.str(end.page);
+  }
+  write_last_seq(answer, end.last_seq);
+  answer.close('}');
+  return answer.finish();
+}
+
+Snapshot Engine::snapshot(const SnapshotRequest& request) {
+  check();
+  check_name(request.scope, "scope", Code::invalid_scope);
+  if (request.client_id) check_name(*request.client_id, "client_id", Code::invalid_request);
+  const std::unique_ptr<ReadTx> tx = store_->read();
+  Snapshot out;
+  out.cursor = tx->head();
+  out.epoch = lineage(*tx).back().epoch;
+  out.last_seq = last_seq(*tx, request.client_id, request.user);
+  const auto limit = static_cast<std::size_t>(options_.limits.max_snapshot_bytes);
+  std::size_t bytes = 0;
+  std::unordered_map<std::string, std::size_t> at;
+  tx->changed(request.scope, 0, true, [&](const DocumentView& document) {
+    if (document.entity.starts_with('_')) return true;
+    bytes += document.body.size() + document.id.size();
+    if (bytes > limit) {
+      throw Error(Code::too_large, "the snapshot of " + request.scope + " is larger than " + std::to_string(limit) + " bytes; pull from cursor 0",
+                  {{"limit", options_.limits.max_snapshot_bytes}});
+    }
+    const auto [found, fresh] = at.try_emplace(std::string(document.entity), out.data.size());
+    if (fresh) out.data.push_back({std::string(document.entity), {}});
+    out.data[found->second].rows.push_back({std::string(document.id), std::string(document.body)});
+    return true;
+  });
+  std::ranges::sort(out.data, {}, &Snapshot::Group::entity);
+  for (Snapshot::Group& group : out.data) std::ranges::sort(group.rows, {}, &Row::id);
+  counters_.snapshots.fetch_add(1, std::memory_order_relaxed);
+  return out;
+}
+
+std::string Engine::snapshot_encoded(const SnapshotRequest& request, Format format) {
+  const Snapshot snapshot = this->snapshot(request);
+  Answer answer(format);
+  answer.open_map();
+  answer.key("data");
+  answer.begin_value();
+  answer.open_map();
+  for (const Snapshot::Group& group : snapshot.data) {
+    answer.key(group.entity);
+    answer.begin_value();
+    answer.open_map();
+    for (const Row& row : group.rows) {
+      answer.key(row.id);
+      answer.value(row.body);
+    }
+    answer.close('}');
+  }
+  answer.close('}');
+  answer.key("cursor");
+  answer.integer(snapshot.cursor);
+  answer.key("epoch");
+  answer.str(snapshot.epoch);
+  write_last_seq(answer, snapshot.last_seq);
+  answer.close('}');
+  return answer.finish();
+}
+
+Cursor Engine::cursor(const std::string& scope) {
+  check();
+  check_name(scope, "scope", Code::invalid_scope);
+  const std::optional<ScopeRow> row = store_->read()->scope(scope);
+  return row ? row->head : 0;
+}
+
+std::unique_ptr<View> Engine::read(const std::string& scope) {
+  check();
+  check_name(scope, "scope", Code::invalid_scope);
+  return std::make_unique<View>(store_->read(), scope);
+}
+
+// ---------------------------------------------------------------------------------------------------------------- view
+
+ReadTx& View::live() {
+  if (!tx_) throw Error(Code::closed, "this view is closed: read inside its `with` block");
+  return *tx_;
+}
+
+std::optional<std::string> View::get(std::string_view entity, std::string_view id) {
+  std::optional<std::string> body;
+  const DocumentKey key{scope_, entity, id};
+  live().documents({&key, 1}, [&](std::size_t, const DocumentView* document) {
+    if (document != nullptr && !document->deleted) body = document->body;
+  });
+  return body;
+}
+
+bool View::exists(std::string_view entity, std::string_view id) { return get(entity, id).has_value(); }
+
+std::int64_t View::version(std::string_view entity, std::string_view id) {
+  std::int64_t version = 0;
+  const DocumentKey key{scope_, entity, id};
+  live().documents({&key, 1}, [&](std::size_t, const DocumentView* document) {
+    if (document != nullptr && !document->deleted) version = document->version;
+  });
+  return version;
+}
+
+std::vector<Row> View::scan(std::string_view entity, std::string_view prefix, std::int64_t limit) {
+  ReadTx& tx = live();
+  return take_rows(
+      [&](const VisitRow& visit) {
+        tx.scan(scope_, entity, prefix, {}, [&](const DocumentView& document) { return visit(document.id, document.body); });
+      },
+      limit);
+}
+
+std::vector<Row> View::find(std::string_view entity, const FindOptions& options) {
+  ReadTx& tx = live();
+  return find_rows(
+      [&](const VisitRow& visit) {
+        tx.scan(scope_, entity, {}, {}, [&](const DocumentView& document) { return visit(document.id, document.body); });
+      },
+      options);
+}
+
+Cursor View::cursor() { return live().head(); }
+
+}  // namespace syncline

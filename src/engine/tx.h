@@ -1,0 +1,58 @@
+// What a mutator writes through: one scope, one mutation.
+//
+// Owner    the push (or the write session) that runs the mutator. Dead once `end()` was said: every call then throws Error(closed),
+//          so a kept `tx` cannot write into somebody else's commit.
+// Threads  the one that runs the mutator.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/ids.h"
+#include "engine/select.h"
+#include "engine/write_set.h"
+
+namespace syncline {
+
+class Tx {
+ public:
+  Tx(WriteSet& set, std::string scope, std::string client_id, std::string user, std::int64_t now, std::shared_ptr<Random> random);
+
+  // Encoded bodies are canonical msgpack maps. Throw Error(invalid_mutation) for a bad name or body, Error(closed) when dead.
+  std::optional<std::string_view> get(std::string_view entity, std::string_view id);
+  bool exists(std::string_view entity, std::string_view id);
+  void set(std::string_view entity, std::string_view id, std::string body);
+  void update(std::string_view entity, std::string_view id, std::string_view patch);  // Error(not_found)
+  bool remove(std::string_view entity, std::string_view id);
+  std::int64_t version(std::string_view entity, std::string_view id);                 // 0: absent
+  void expect(std::string_view entity, std::string_view id, std::int64_t version);    // Error(conflict)
+  std::vector<Row> scan(std::string_view entity, std::string_view prefix = {}, std::int64_t limit = -1);
+  std::vector<Row> find(std::string_view entity, const FindOptions& options);
+
+  [[nodiscard]] const std::string& scope() const noexcept { return scope_; }
+  [[nodiscard]] const std::string& client_id() const noexcept { return client_id_; }  // empty: backend
+  [[nodiscard]] const std::string& user() const noexcept { return user_; }            // empty: none
+  [[nodiscard]] std::int64_t now() const noexcept;  // microseconds: the mutation's ts, never later than the server's clock
+  std::string uuid();          // UUIDv7 of (now, the mutation's seed)
+  double random();             // [0, 1)
+  std::uint64_t random_bits(); // 64 bits
+
+  void end() noexcept { set_ = nullptr; }
+  [[nodiscard]] bool alive() const noexcept { return set_ != nullptr; }
+
+ private:
+  WriteSet& live(std::string_view entity);
+  WriteSet& live(std::string_view entity, std::string_view id);
+
+  WriteSet* set_;
+  std::string scope_, client_id_, user_;
+  std::int64_t now_;
+  std::shared_ptr<Random> random_;  // one per mutation, shared by the scopes of one write
+};
+
+}  // namespace syncline

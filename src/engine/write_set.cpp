@@ -1,0 +1,285 @@
+#include "engine/write_set.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/delta.h"
+#include "base/msgpack.h"
+#include "engine/results.h"
+
+namespace syncline {
+
+namespace {
+
+// Clean entries (documents that were only read) are kept for the mutations that follow, up to this much.
+constexpr std::size_t kReadCacheBytes = 32u << 20;
+
+// Names hold no control characters, so NUL separates them and keys sort by scope, entity, id.
+void write_key(std::string& out, std::string_view scope, std::string_view entity, std::string_view id) {
+  out.clear();
+  out.append(scope).push_back('\0');
+  out.append(entity).push_back('\0');
+  out.append(id);
+}
+
+struct KeyParts {
+  std::string_view scope, entity, id;
+};
+
+KeyParts split_key(std::string_view key) {
+  const std::size_t first = key.find('\0');
+  const std::size_t second = key.find('\0', first + 1);
+  return {key.substr(0, first), key.substr(first + 1, second - first - 1), key.substr(second + 1)};
+}
+
+}  // namespace
+
+WriteSet::WriteSet(WriteTx& tx, std::int64_t now, std::size_t max_document)
+    : tx_(tx), now_(now), max_document_(max_document), head_(tx.head()) {}
+
+const std::string& WriteSet::key(std::string_view scope, std::string_view entity, std::string_view id) {
+  write_key(key_, scope, entity, id);
+  return key_;
+}
+
+WriteSet::Lower::iterator WriteSet::load(std::string_view key, std::string_view scope, std::string_view entity,
+                                         std::string_view id) {
+  if (const auto found = lower_.find(key); found != lower_.end()) return found;
+  Entry entry;
+  const DocumentKey wanted{scope, entity, id};
+  tx_.documents({&wanted, 1}, [&](std::size_t, const DocumentView* document) {
+    if (document == nullptr) return;
+    entry.row = entry.cursor = document->cursor;
+    entry.created = document->created;
+    entry.version = document->version;
+    entry.created_at = document->created_at;
+    entry.updated_at = document->updated_at;
+    entry.live = !document->deleted;
+    entry.body = document->body;
+  });
+  clean_bytes_ += entry.body.size() + key.size() + sizeof(Entry);
+  return lower_.emplace(std::string(key), std::move(entry)).first;
+}
+
+std::optional<Seen> WriteSet::get(std::string_view scope, std::string_view entity, std::string_view id) {
+  const std::string& wanted = key(scope, entity, id);
+  const auto lower = load(wanted, scope, entity, id);
+  if (const auto upper = upper_.find(wanted); upper != upper_.end()) {
+    if (!upper->second.live) return std::nullopt;
+    // What this mutation has written is the next version, once, however often it wrote.
+    return Seen{upper->second.body, lower->second.version + 1};
+  }
+  if (!lower->second.live) return std::nullopt;
+  return Seen{lower->second.body, lower->second.version};
+}
+
+std::int64_t WriteSet::version(std::string_view scope, std::string_view entity, std::string_view id) {
+  const std::optional<Seen> seen = get(scope, entity, id);
+  return seen ? seen->version : 0;
+}
+
+WriteSet::Draft& WriteSet::draft(std::string_view scope, std::string_view entity, std::string_view id) {
+  const std::string& wanted = key(scope, entity, id);
+  const auto [at, fresh] = upper_.try_emplace(wanted);
+  if (fresh) upper_order_.push_back(at);
+  return at->second;
+}
+
+void WriteSet::set(std::string_view scope, std::string_view entity, std::string_view id, std::string body) {
+  if (body.size() > max_document_) {
+    throw Error(Code::too_large,
+                "document " + std::string(entity) + "/" + std::string(id) + " is " + std::to_string(body.size()) +
+                    " bytes encoded; at most " + std::to_string(max_document_) + " are stored",
+                {{"limit", static_cast<std::int64_t>(max_document_)}});
+  }
+  Draft& written = draft(scope, entity, id);
+  written.body = std::move(body);
+  written.live = true;
+}
+
+bool WriteSet::remove(std::string_view scope, std::string_view entity, std::string_view id) {
+  if (!get(scope, entity, id)) return false;
+  Draft& written = draft(scope, entity, id);
+  written.body.clear();
+  written.live = false;
+  return true;
+}
+
+void WriteSet::scan(std::string_view scope, std::string_view entity, std::string_view prefix, const Visit& visit) {
+  // The overlay: what the two levels say of this range, by id; nullptr where a document is gone.
+  std::string first;
+  write_key(first, scope, entity, prefix);
+  std::map<std::string_view, const std::string*> overlay;
+  for (auto at = lower_.lower_bound(first); at != lower_.end() && at->first.starts_with(first); ++at) {
+    if (at->second.dirty) overlay[split_key(at->first).id] = at->second.live ? &at->second.body : nullptr;
+  }
+  for (auto at = upper_.lower_bound(first); at != upper_.end() && at->first.starts_with(first); ++at) {
+    overlay[split_key(at->first).id] = at->second.live ? &at->second.body : nullptr;
+  }
+  auto next = overlay.begin();
+  bool wanted = true;
+  const auto pending_before = [&](std::string_view id) {
+    for (; wanted && next != overlay.end() && next->first < id; ++next) {
+      if (next->second != nullptr) wanted = visit(next->first, *next->second);
+    }
+  };
+  tx_.scan(scope, entity, prefix, {}, [&](const DocumentView& document) {
+    pending_before(document.id);
+    if (!wanted) return false;
+    if (next != overlay.end() && next->first == document.id) {
+      if (next->second != nullptr) wanted = visit(next->first, *next->second);
+      ++next;
+    } else {
+      wanted = visit(document.id, document.body);
+    }
+    return wanted;
+  });
+  for (; wanted && next != overlay.end(); ++next) {
+    if (next->second != nullptr) wanted = visit(next->first, *next->second);
+  }
+}
+
+Cursor WriteSet::take_cursor() {
+  if (head_ >= kMaxCursor) throw Error(Code::storage, "the database has used all of its 2^40 cursors");
+  return ++head_;
+}
+
+void WriteSet::touch_scope(std::string_view scope, Cursor cursor) {
+  if (const auto found = scopes_.find(scope); found != scopes_.end()) {
+    found->second = cursor;
+  } else {
+    scopes_.emplace(std::string(scope), cursor);
+  }
+}
+
+std::vector<ChangeNote> WriteSet::merge(const Origin& origin, Cursor& cursor) {
+  std::vector<ChangeNote> notes;
+  for (const Upper::iterator& written : upper_order_) {
+    const auto [scope, entity, id] = split_key(written->first);
+    Entry& entry = load(written->first, scope, entity, id)->second;
+    Draft& draft = written->second;
+    if (!entry.live && !draft.live) continue;
+
+    Line line;
+    if (!entry.live) {
+      line.view.op = Op::create;
+    } else if (!draft.live) {
+      line.view.op = Op::remove;
+      line.delta = std::move(entry.body);
+    } else {
+      if (entry.body == draft.body) continue;
+      line.view.op = Op::update;
+      line.delta = delta::diff(entry.body, draft.body);
+    }
+    cursor = take_cursor();
+    line.view.cursor = cursor;
+    line.view.previous = entry.cursor;
+    line.view.version = entry.version + 1;
+    line.view.ts = now_;
+    line.view.client_seq = origin.client_seq;
+    line.view.mutation_ts = origin.mutation_ts;
+    line.view.hash = draft.live ? mp::hash64(draft.body) : 0;
+    line.key = written->first;
+    line.client_id = origin.client_id;
+    line.user = origin.user;
+    line.mutation = origin.mutation;
+    bytes_ += draft.body.size() + line.delta.size() + line.key.size();
+
+    if (line.view.op == Op::create) {
+      entry.created = cursor;
+      entry.created_at = now_;
+    }
+    entry.cursor = cursor;
+    entry.version = line.view.version;
+    entry.updated_at = now_;
+    entry.live = draft.live;
+    entry.body = std::move(draft.body);
+    entry.dirty = true;
+    notes.push_back({cursor, std::string(entity), std::string(id), line.view.op, line.view.version});
+    touch_scope(scope, cursor);
+    log_.push_back(std::move(line));
+  }
+  if (notes.empty()) cursor = take_cursor();
+  ++merges_;
+  drop();
+  return notes;
+}
+
+void WriteSet::drop() noexcept {
+  upper_order_.clear();
+  upper_.clear();
+  if (clean_bytes_ > kReadCacheBytes) {
+    std::erase_if(lower_, [](const auto& item) { return !item.second.dirty; });
+    clean_bytes_ = 0;
+  }
+}
+
+WriteSet::Client& WriteSet::client(std::string_view client_id) {
+  if (const auto found = clients_.find(client_id); found != clients_.end()) return found->second;
+  Client client;
+  if (std::optional<ClientRow> row = tx_.client(client_id)) {
+    client.row = std::move(*row);
+  } else {
+    client.row.client_id = client_id;
+    client.fresh = true;
+  }
+  return clients_.emplace(std::string(client_id), std::move(client)).first->second;
+}
+
+void WriteSet::flush(std::int64_t keep_unsettled_results) {
+  WriteBatch batch;
+  batch.head = head_;
+  for (const auto& [key, entry] : lower_) {
+    if (!entry.dirty) continue;
+    const auto [scope, entity, id] = split_key(key);
+    // A document that was made and unmade within the group leaves its tombstone as well: its log lines name it.
+    batch.documents.push_back({.scope = scope,
+                               .entity = entity,
+                               .id = id,
+                               .previous = entry.row,
+                               .cursor = entry.cursor,
+                               .created = entry.created,
+                               .version = entry.version,
+                               .created_at = entry.created_at,
+                               .updated_at = entry.updated_at,
+                               .body = entry.live ? std::string_view(entry.body) : std::string_view(),
+                               .deleted = !entry.live});
+  }
+  // In cursor order each scope's rows are appended where its last ones lie.
+  std::ranges::sort(batch.documents, {}, &PutDocument::cursor);
+  batch.log.reserve(log_.size());
+  for (Line& line : log_) {
+    const auto [scope, entity, id] = split_key(line.key);
+    LogLineView view = line.view;
+    view.scope = scope;
+    view.entity = entity;
+    view.id = id;
+    view.delta = line.delta;
+    view.client_id = line.client_id;
+    view.user = line.user;
+    view.mutation = line.mutation;
+    batch.log.push_back(view);
+  }
+  std::deque<std::string> encoded;
+  for (const auto& [client_id, client] : clients_) {
+    if (!client.dirty) continue;
+    PutClient put;
+    put.client_id = client_id;
+    put.owner = client.row.owner;
+    put.last_seq = client.row.last_seq;
+    put.settled = client.row.settled;
+    put.seen_at = now_;
+    put.fresh = client.fresh;
+    if (!client.results.empty()) {
+      put.first_seq = client.results.begin()->first;
+      put.last_result_seq = client.results.rbegin()->first;
+      put.results = encoded.emplace_back(results::pack(client.results));
+    }
+    put.forget_through = client.row.settled > 0 ? client.row.settled : client.row.last_seq - keep_unsettled_results;
+    batch.clients.push_back(put);
+  }
+  for (const auto& [name, head] : scopes_) batch.scopes.push_back({name, head});
+  tx_.apply(batch);
+}
+
+}  // namespace syncline

@@ -1,0 +1,114 @@
+// What a commit group has written and not yet flushed: two levels over the store.
+//
+// What     The lower level is what the group's finished mutations left; the upper one is what the running mutation wrote. Success
+//          merges the upper level down (delta, version and cursor of each touched document are made there), failure drops it: no
+//          savepoint. A document that ten mutations touched is one row at flush and ten log lines.
+// Owner    the group's leader; lives for one commit.
+// Threads  one at a time: the member whose turn it is.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/mutation.h"
+#include "store/store.h"
+
+namespace syncline {
+
+// Who and what made a change: what every log line of a mutation says.
+struct Origin {
+  std::string_view client_id, user, mutation;
+  std::int64_t client_seq = 0;
+  std::int64_t mutation_ts = 0;
+};
+
+// A document as a mutator sees it. The view lives until the next call on the same write set.
+struct Seen {
+  std::string_view body;
+  std::int64_t version = 0;
+};
+
+class WriteSet {
+ public:
+  WriteSet(WriteTx& tx, std::int64_t now, std::size_t max_document);
+
+  // -- the running mutation
+  [[nodiscard]] std::optional<Seen> get(std::string_view scope, std::string_view entity, std::string_view id);
+  [[nodiscard]] std::int64_t version(std::string_view scope, std::string_view entity, std::string_view id);  // 0: absent
+  void set(std::string_view scope, std::string_view entity, std::string_view id, std::string body);
+  bool remove(std::string_view scope, std::string_view entity, std::string_view id);  // false: it was absent
+  // Live documents in byte order of id, both levels merged over the store; `visit` must not call back into the write set.
+  using Visit = std::function<bool(std::string_view id, std::string_view body)>;
+  void scan(std::string_view scope, std::string_view entity, std::string_view prefix, const Visit& visit);
+  [[nodiscard]] bool dirty() const noexcept { return !upper_order_.empty(); }
+
+  // -- its end
+  // Merges down; at least one cursor is taken. Returns what changed; `cursor` is the last one taken.
+  std::vector<ChangeNote> merge(const Origin& origin, Cursor& cursor);
+  void drop() noexcept;         // forgets the upper level
+  Cursor take_cursor();         // for a mutation that changed nothing, a refusal, a void
+  void touch_scope(std::string_view scope, Cursor cursor);
+
+  // -- the clients of the group
+  struct Client {
+    ClientRow row;
+    bool fresh = false, dirty = false;
+    std::map<std::int64_t, std::string> results;  // of this group: seq -> encoded entry
+  };
+  Client& client(std::string_view client_id);  // loads it once; row.owner empty and fresh where it is new
+
+  // -- flush
+  void flush(std::int64_t keep_unsettled_results);  // applies everything to the transaction, once
+  [[nodiscard]] Cursor head() const noexcept { return head_; }
+  [[nodiscard]] const std::map<std::string, Cursor, std::less<>>& touched_scopes() const noexcept { return scopes_; }
+  [[nodiscard]] std::size_t mutations() const noexcept { return merges_; }
+  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
+  [[nodiscard]] std::size_t changes() const noexcept { return log_.size(); }
+  [[nodiscard]] std::int64_t now() const noexcept { return now_; }
+  [[nodiscard]] WriteTx& tx() noexcept { return tx_; }
+
+ private:
+  struct Entry {                // lower level: the document as the group has left it
+    Cursor row = 0;             // the cursor of its row in the store; 0: it has none
+    Cursor cursor = 0, created = 0;
+    std::int64_t version = 0, created_at = 0, updated_at = 0;
+    std::string body;
+    bool live = false, dirty = false;
+  };
+  struct Draft {  // upper level
+    std::string body;
+    bool live = false;
+  };
+  struct Line {
+    LogLineView view;
+    std::string key, delta, client_id, user, mutation;
+  };
+  using Lower = std::map<std::string, Entry, std::less<>>;
+  using Upper = std::map<std::string, Draft, std::less<>>;
+
+  const std::string& key(std::string_view scope, std::string_view entity, std::string_view id);
+  Lower::iterator load(std::string_view key, std::string_view scope, std::string_view entity, std::string_view id);
+  Draft& draft(std::string_view scope, std::string_view entity, std::string_view id);
+
+  WriteTx& tx_;
+  std::int64_t now_;
+  std::size_t max_document_;
+  Cursor head_;
+  Lower lower_;
+  Upper upper_;
+  std::vector<Upper::iterator> upper_order_;  // in order of first write
+  std::deque<Line> log_;
+  std::map<std::string, Cursor, std::less<>> scopes_;
+  std::map<std::string, Client, std::less<>> clients_;
+  std::string key_;
+  std::size_t merges_ = 0, bytes_ = 0, clean_bytes_ = 0;
+};
+
+}  // namespace syncline
