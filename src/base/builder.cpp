@@ -53,7 +53,7 @@ bool Builder::too_large() {
 }
 
 void Builder::raise(std::size_t offset) const {
-  const auto at = static_cast<std::int64_t>(offset + refusal_.within);
+  const auto at = static_cast<std::int64_t>(offset);
   if (refusal_.size_limit) {
     throw Error(refusal_.code, refusal_.message,
                 {{"limit", static_cast<std::int64_t>(border_.max_bytes)}, {"offset", at}});
@@ -119,13 +119,6 @@ bool Builder::close() {
   resize_header(out_, frame.header_at, frame.header_size, needed);
   put_header(out_.data() + frame.header_at, frame.count, frame.is_map);
   return out_.size() <= border_.max_bytes || too_large();
-}
-
-void Builder::cancel_map() {
-  out_.resize(frames_.back().header_at);
-  frames_.pop_back();
-  // The value that takes its place is counted again.
-  if (!frames_.empty() && !frames_.back().is_map) --frames_.back().count;
 }
 
 std::string_view Builder::key_of(const Field& field) const noexcept {

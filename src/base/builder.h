@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/msgpack.h"
@@ -48,14 +49,11 @@ class Builder {
   bool key(std::string_view name);
   bool close();
 
-  // Takes back the map just opened, which has no field yet, so that a value can stand in its place.
-  void cancel_map();
-
   bool refuse(std::string message, std::size_t within = 0);
   [[nodiscard]] const Refusal& refusal() const noexcept { return refusal_; }
   [[nodiscard]] const Border& border() const noexcept { return border_; }
 
-  // Throws the refusal as an Error with the offset of the fault.
+  // Throws the refusal as an Error found at `offset` of the input.
   [[noreturn]] void raise(std::size_t offset) const;
 
   // The finished value; the builder is empty afterwards.

@@ -3,9 +3,13 @@
 #include <algorithm>
 #include <limits>
 
+#ifndef MSGPACK_NO_BOOST
 #define MSGPACK_NO_BOOST
+#endif
 #include <msgpack.hpp>
+#ifndef XXH_INLINE_ALL
 #define XXH_INLINE_ALL
+#endif
 #include <xxhash.h>
 
 #include "base/builder.h"
@@ -267,7 +271,7 @@ std::string canonicalise(std::string_view untrusted, const Border& border) {
   };
   const bool complete = msgpack::parse(untrusted.data(), untrusted.size(), end, receiver);
   if (!complete) {
-    if (!builder.refusal().message.empty()) builder.raise(receiver.placed_or(end));
+    if (!builder.refusal().message.empty()) builder.raise(receiver.placed_or(end) + builder.refusal().within);
     fail("the msgpack ends within a value", untrusted.size());
   }
   if (end < untrusted.size()) fail("bytes follow the msgpack value", end);
