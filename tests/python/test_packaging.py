@@ -1,4 +1,4 @@
-"""What is shipped: the sdist has every source and nothing else, builds alone, and its wheel runs without a compiler."""
+"""What is shipped: a complete sdist that builds alone, and a wheel that runs without a compiler."""
 
 import os
 import subprocess
@@ -25,8 +25,10 @@ def create(tx, args):
     tx.set("todo", args["id"], {"title": args["title"]})
 
 engine = syncline.Engine("app.db", mutators=mutators)
-mutation = {"name": "todo/create", "args": {"id": "1", "title": "ship"}, "client_id": "c", "client_seq": 1, "scope": "s"}
-engine.push([mutation], user="ada")
+args = {"id": "1", "title": "ship"}
+engine.push(
+    [{"name": "todo/create", "args": args, "client_id": "c", "client_seq": 1, "scope": "s"}], user="ada"
+)
 with engine.read("s") as view:
     print(view.get("todo", "1"))
 engine.close()
@@ -49,7 +51,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist and with the wheel that was built from it, each in an environment made for it."""
+    """A folder with the sdist and the wheel that was built from it, each in an environment made for it."""
     folder = tmp_path_factory.mktemp("dist")
     # Unpacked in a folder of its own each time; relative paths let a compiler cache know the sources again.
     unpacked = tmp_path_factory.mktemp("unpacked")
