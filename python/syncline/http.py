@@ -1,0 +1,872 @@
+"""The protocol's answers to HTTP requests, without a framework and without a server.
+
+`handle` takes a method, a path, headers and a body and returns a `Response`; `syncline.asgi` and
+`syncline.wsgi` wrap the same code for servers. Bodies go to the core as bytes and come back as bytes.
+
+Every request is answered by one generator, `Handler._plan`, which yields what has to be done (ask a hook,
+call the core, wait for a push); two small drivers do it, one for threads and one for an event loop. So both
+answer alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import concurrent.futures
+import contextlib
+import contextvars
+import functools
+import inspect
+import logging
+import urllib.parse
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+from . import _core, errors
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = [
+    "Action",
+    "Authenticate",
+    "Authorize",
+    "Cors",
+    "Headers",
+    "Request",
+    "Response",
+    "allow_all",
+    "anyone",
+    "handle",
+    "handle_async",
+    "quick",
+]
+
+Action: TypeAlias = Literal["read", "write"]
+Authenticate: TypeAlias = "Callable[[Request], str | Awaitable[str | None] | None]"
+Authorize: TypeAlias = "Callable[[str, Action, str], bool | Awaitable[bool]]"
+
+_log = logging.getLogger("syncline.http")
+_F = TypeVar("_F", bound=Callable[..., object])
+
+_JSON = "json"
+_MSGPACK = "msgpack"
+_CONTENT_TYPE = {_JSON: "application/json", _MSGPACK: "application/msgpack"}
+_FORMAT = {
+    "application/json": _JSON,
+    "application/msgpack": _MSGPACK,
+    "application/x-msgpack": _MSGPACK,
+    "application/vnd.msgpack": _MSGPACK,
+}
+
+# The codes a client may see. The others belong to this process: `internal_error`, or `unavailable` where the
+# core says 503.
+_WIRE_CODES = frozenset(
+    {
+        *(
+            "invalid_request",
+            "invalid_mutation",
+            "invalid_scope",
+            "unauthenticated",
+            "forbidden",
+            "not_found",
+        ),
+        *(
+            "unknown_mutation",
+            "internal_error",
+            "sequence_gap",
+            "sequence_reused",
+            "conflict",
+            "cursor_too_old",
+        ),
+        *("epoch_mismatch", "result_expired", "too_large", "rejected", "rate_limited", "unavailable"),
+    }
+)
+_RETRY_AFTER = 1  # seconds; said with 429 and 503 when the error does not say its own
+
+_ROUTES: dict[str, tuple[str, ...]] = {
+    "/_sync/push": ("POST",),
+    "/_sync/pull": ("POST",),
+    "/_sync/snapshot": ("POST",),
+    "/_sync/cursor": ("GET", "HEAD"),
+    "/_sync/health": ("GET", "HEAD"),
+}
+
+# Bodies up to this size are parsed where the request is handled, on the event loop too: it takes less than a
+# change of threads.
+_PARSE_INLINE = 64 << 10
+
+
+# ------------------------------------------------------------------------------------- requests and responses
+
+
+class Headers(Mapping[str, str]):
+    """Read-only HTTP headers: names compare without case, and a name may occur more than once.
+
+    `headers[name]` joins the values of a repeated name with `", "`, as HTTP defines it; `get_all(name)` keeps
+    them apart.
+    """
+
+    __slots__ = ("_pairs", "_values")
+
+    def __init__(
+        self, headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]] | None = None
+    ) -> None:
+        pairs = headers.items() if isinstance(headers, Mapping) else (headers or ())
+        self._pairs: tuple[tuple[str, str], ...] = tuple((_text(name), _text(value)) for name, value in pairs)
+        self._values: dict[str, list[str]] = {}
+        for name, value in self._pairs:
+            self._values.setdefault(name.lower(), []).append(value)
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._values[name.lower()])
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get_all(self, name: str) -> list[str]:
+        """The values of `name` in the order in which they came; empty when there is none."""
+        return list(self._values.get(name.lower(), ()))
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Every (name, value) as it came."""
+        return self._pairs
+
+    def __repr__(self) -> str:
+        hidden = {"authorization", "cookie", "proxy-authorization"}
+        shown = [(name, "..." if name.lower() in hidden else value) for name, value in self._pairs]
+        return f"Headers({shown!r})"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `authenticate` is asked about.
+
+    `path` is decoded and without the prefix the application is mounted under; `environ` is the ASGI scope or
+    the WSGI environ of the server (empty under `handle`), where a framework's middleware leaves its session
+    or user.
+    """
+
+    method: str
+    path: str
+    headers: Headers = field(default_factory=Headers)
+    body: bytes = field(default=b"", repr=False)
+    query_string: str = ""
+    environ: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
+
+    @functools.cached_property
+    def query(self) -> Mapping[str, str]:
+        """The query's parameters; of one that is repeated, the last.
+
+        Raises:
+            InvalidRequest: it is no UTF-8.
+        """
+        return dict(self.query_pairs)
+
+    @functools.cached_property
+    def query_pairs(self) -> tuple[tuple[str, str], ...]:
+        """The query's parameters as (name, value), in order. Raises like `query`."""
+        try:
+            pairs = urllib.parse.parse_qsl(self.query_string, keep_blank_values=True, errors="strict")
+        except ValueError as error:
+            raise errors.InvalidRequest(f"the query is not percent-encoded UTF-8: {error}") from None
+        return tuple(pairs)
+
+    @functools.cached_property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies by name; empty when the header is malformed."""
+        jar: SimpleCookie = SimpleCookie()
+        try:
+            jar.load(self.headers.get("cookie", ""))
+        except CookieError:
+            return {}
+        return {name: morsel.value for name, morsel in jar.items()}
+
+    @property
+    def token(self) -> str | None:
+        """The token of `Authorization: Bearer <token>`; None without one."""
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        return token.strip() or None if scheme.lower() == "bearer" else None
+
+    @property
+    def basic(self) -> tuple[str, str] | None:
+        """(name, password) of `Authorization: Basic`; None without one or when it is malformed."""
+        scheme, _, encoded = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            name, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+        except ValueError:
+            return None
+        return (name, password) if colon else None
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer: `status`, `headers` and the whole `body`."""
+
+    status: int
+    headers: Headers
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
+class Cors:
+    """Which web pages of other origins may call the endpoints from a browser.
+
+    Args:
+        origins: their origins (`"https://app.example.org"`), or `"*"` for every page in the world.
+        credentials: whether the browser may send its cookies along; not together with `"*"`.
+        max_age: for how many seconds a browser may remember the answer to a preflight.
+        headers: names of request headers to allow besides Accept, Authorization and Content-Type.
+
+    Raises:
+        ValueError: an origin is none, or `"*"` comes with `credentials`.
+    """
+
+    origins: Sequence[str] | Literal["*"]
+    credentials: bool = False
+    max_age: int = 600
+    headers: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.origins, str):
+            if self.origins != "*":
+                raise ValueError(f"origins must be a list of origins or '*', not {self.origins!r}")
+            if self.credentials:
+                raise ValueError(
+                    "origins='*' with credentials would let any page act as its visitor; list the origins"
+                )
+            return
+        for origin in self.origins:
+            parts = urllib.parse.urlsplit(origin)
+            plain = f"{parts.scheme}://{parts.netloc}"
+            if origin == "*" or not parts.scheme or not parts.netloc or origin != plain:
+                raise ValueError(f"{origin!r} is not an origin; write it as 'https://app.example.org'")
+
+    def allows(self, origin: str) -> bool:
+        """Whether a page of `origin` may read the answers."""
+        return self.origins == "*" or origin in self.origins
+
+    def _answer_headers(self, origin: str | None) -> list[tuple[str, str]]:
+        if self.origins == "*":
+            return [("Access-Control-Allow-Origin", "*"), ("Access-Control-Expose-Headers", "Retry-After")]
+        headers = [("Vary", "Origin")]
+        if origin is not None and self.allows(origin):
+            headers += [
+                ("Access-Control-Allow-Origin", origin),
+                ("Access-Control-Expose-Headers", "Retry-After"),
+            ]
+            if self.credentials:
+                headers.append(("Access-Control-Allow-Credentials", "true"))
+        return headers
+
+    def _preflight_headers(self, methods: tuple[str, ...]) -> list[tuple[str, str]]:
+        return [
+            ("Access-Control-Allow-Methods", ", ".join(methods)),
+            (
+                "Access-Control-Allow-Headers",
+                ", ".join(("Accept", "Authorization", "Content-Type", *self.headers)),
+            ),
+            ("Access-Control-Max-Age", str(self.max_age)),
+        ]
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+# ------------------------------------------------------------------------------------------------------ hooks
+
+
+def quick(hook: _F) -> _F:
+    """Says that a synchronous hook never waits (no database, no network), so that `syncline.asgi` may call it
+    on the event loop.
+
+    Other synchronous hooks are called on a thread; coroutine functions are awaited.
+    """
+    hook._syncline_quick = True  # type: ignore[attr-defined]
+    return hook
+
+
+@quick
+def anyone(request: Request) -> str:
+    """`authenticate=anyone`: everybody is the user "anonymous". For an open server, said explicitly."""
+    return "anonymous"
+
+
+@quick
+def allow_all(user: str, action: Action, scope: str) -> bool:
+    """`authorize=allow_all`: whoever was authenticated may read and write every scope."""
+    return True
+
+
+def _is_async(hook: object) -> bool:
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    return inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(getattr(hook, "__call__", None))  # noqa: B004
+
+
+# --------------------------------------------------------------------------------------------- the one answer
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Something a plan wants done. `begin` returns its value, or a future or an awaitable of it."""
+
+    begin: Callable[[], object]
+    quick: bool  # never waits: may be done on an event loop
+
+
+_Plan: TypeAlias = Generator[_Step, object, Response]
+
+
+class _HookFailed(Exception):
+    """Carries what a hook raised past the handlers of the core's own errors."""
+
+
+class Handler:
+    """The endpoints of one engine with its hooks. Any thread may call it.
+
+    Args:
+        engine: whose data is served.
+        authenticate: who sent a request: a user, or None (answered with 401).
+        authorize: whether that user may "read" or "write" a scope.
+        cors: for browsers on pages of other origins; None: no such page may read the answers.
+
+    Raises:
+        TypeError: a hook is no callable, or `cors` no `Cors`.
+        UsageError: `synchronous` is wanted and a hook is a coroutine function.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        authenticate: Authenticate,
+        authorize: Authorize,
+        cors: Cors | None = None,
+        synchronous: bool = False,
+    ) -> None:
+        for name, hook in (("authenticate", authenticate), ("authorize", authorize)):
+            if not callable(hook):
+                raise TypeError(f"{name} must be a function, not {type(hook).__name__}")
+            if synchronous and _is_async(hook):
+                raise errors.UsageError(
+                    f"{name} is a coroutine function, which only syncline.asgi can await; write it with def"
+                )
+        if cors is not None and not isinstance(cors, Cors):
+            raise TypeError(f"cors must be a syncline.http.Cors or None, not {type(cors).__name__}")
+        self._engine = engine
+        self._authenticate = authenticate
+        self._authorize = authorize
+        self._cors = cors
+        self._authenticate_quick = _is_async(authenticate) or getattr(authenticate, "_syncline_quick", False)
+        self._authorize_quick = _is_async(authorize) or getattr(authorize, "_syncline_quick", False)
+
+    @property
+    def max_body_bytes(self) -> int:
+        return self._engine.limits.max_body_bytes
+
+    def admit(self, request: Request) -> Response | None:
+        """The answer that needs no body: to a wrong path or method, a preflight, a body that is declared too
+        large or in no format of ours. None: read the body, at most `max_body_bytes` of it, and `answer`."""
+        try:
+            allowed = _ROUTES.get(request.path)
+            if allowed is None:
+                raise errors.NotFound(f"there is no {request.path!r}; the endpoints are {', '.join(_ROUTES)}")
+            if request.method == "OPTIONS":
+                return self._options(request, allowed)
+            if request.method not in allowed:
+                error = errors.InvalidRequest(f"{request.path} wants {allowed[0]}, not {request.method}")
+                return self._refusal(
+                    request, error, status=405, headers=[("Allow", ", ".join((*allowed, "OPTIONS")))]
+                )
+            if request.method == "POST":
+                _body_format(request)
+                declared = request.headers.get("content-length")
+                if declared is not None:
+                    if not (declared.isascii() and declared.isdigit()):
+                        raise errors.InvalidRequest(
+                            f"Content-Length must be a number of bytes, not {declared[:40]!r}"
+                        )
+                    if int(declared[:20]) > self.max_body_bytes:
+                        raise self._body_too_large()
+        except errors.Error as error:
+            return self._refusal(request, error)
+        return None
+
+    def too_large(self, request: Request) -> Response:
+        """The answer to a body that turned out to be longer than `max_body_bytes`."""
+        return self._refusal(request, self._body_too_large())
+
+    def refuse(self, request: Request, error: errors.Error) -> Response:
+        """The answer that says `error`."""
+        return self._refusal(request, error)
+
+    def answer(self, request: Request) -> Response:
+        """Answers an admitted request on this thread. Never raises an `Exception`."""
+        plan = self._plan(request)
+        outcome = _advance(plan, None, None, may_wait=True)
+        while not isinstance(outcome, Response):
+            value: object = None
+            failure: BaseException | None = None
+            if isinstance(outcome, concurrent.futures.Future):
+                try:
+                    concurrent.futures.wait((outcome,))
+                except BaseException:
+                    outcome.cancel()
+                    plan.close()
+                    raise
+                value, failure = _settled(outcome)
+            else:
+                if inspect.iscoroutine(outcome):
+                    outcome.close()
+                failure = _HookFailed(
+                    errors.UsageError(
+                        "a hook returned an awaitable, which only syncline.asgi can await; write it with def"
+                    )
+                )
+            outcome = _advance(plan, value, failure, may_wait=True)
+        return outcome
+
+    async def answer_async(
+        self, request: Request, executor: concurrent.futures.Executor | None = None
+    ) -> Response:
+        """Answers an admitted request without holding up the event loop: what waits or takes long runs on
+        `executor` (None: the loop's own)."""
+        loop = asyncio.get_running_loop()
+        plan = self._plan(request)
+        outcome = _advance(plan, None, None, may_wait=False)
+        while not isinstance(outcome, Response):
+            value: object = None
+            failure: BaseException | None = None
+            if isinstance(outcome, _Step):
+                context = contextvars.copy_context()
+                outcome = await loop.run_in_executor(executor, context.run, _perform, plan, outcome)
+                continue
+            try:
+                if isinstance(outcome, concurrent.futures.Future):
+                    await _finished(outcome, loop)
+                    value, failure = _settled(outcome)
+                else:
+                    value = await outcome  # type: ignore[misc]
+            except asyncio.CancelledError:
+                plan.close()
+                raise
+            except Exception as error:
+                failure = error
+            outcome = _advance(plan, value, failure, may_wait=False)
+        return outcome
+
+    # ----------------------------------------------------------------------------------------------- the plan
+
+    def _plan(self, request: Request) -> _Plan:
+        try:
+            try:
+                body, format = yield from self._route(request)
+            except _HookFailed as failed:
+                cause = failed.args[0]
+                # What a hook may say in its own words; anything else it raises is a fault of the application.
+                if isinstance(
+                    cause, (errors.Unauthenticated, errors.Forbidden, errors.RateLimited, errors.Unavailable)
+                ):
+                    raise cause from None
+                raise _Unexpected(cause) from cause
+            except errors.Error:
+                raise
+            except BaseException as error:
+                # A mutator's SystemExit must not end the server that happened to wait for it.
+                if isinstance(error, GeneratorExit):
+                    raise
+                raise _Unexpected(error) from error
+        except _Unexpected as unexpected:
+            cause = unexpected.args[0]
+            _log.error("%s %s failed", request.method, request.path, exc_info=cause)
+            return self._refusal(request, errors.InternalError("internal error"))
+        except errors.Error as error:
+            return self._refusal(request, error)
+        return self._response(request, 200, body, format)
+
+    def _route(self, request: Request) -> Generator[_Step, object, tuple[bytes, str]]:
+        format = _answer_format(request)
+        if request.path == "/_sync/health":
+            return (yield from self._health(request, format))
+        user = yield from self._user(request)
+        if request.path == "/_sync/cursor":
+            return (yield from self._cursor(request, user, format))
+        if request.path == "/_sync/push":
+            return (yield from self._push(request, user, format))
+        if request.path == "/_sync/pull":
+            pull = yield from self._parse(request, _core.PullRequest.parse)
+            yield from self._may_read(user, pull.scope)
+            body = yield _Step(lambda: self._engine._native.pull_encoded(pull, user, format), quick=False)
+        else:
+            snapshot = yield from self._parse(request, _core.SnapshotRequest.parse)
+            yield from self._may_read(user, snapshot.scope)
+            body = yield _Step(
+                lambda: self._engine._native.snapshot_encoded(snapshot, user, format), quick=False
+            )
+        assert isinstance(body, bytes)
+        return body, format
+
+    def _push(self, request: Request, user: str, format: str) -> Generator[_Step, object, tuple[bytes, str]]:
+        push = yield from self._parse(request, _core.PushRequest.parse)
+        forbidden: set[str] = set()
+        for scope in push.scopes:
+            # A void may name no scope, and a reserved one is refused by the core as what it is.
+            if scope and not _reserved(scope) and not (yield from self._may(user, "write", scope)):
+                forbidden.add(scope)
+        result = yield _Step(
+            lambda: self._engine._submit(push, user=user, forbidden=forbidden, require_client=True),
+            quick=True,
+        )
+        assert isinstance(result, _core.PushResult)
+        return result.encode(format), format
+
+    def _cursor(
+        self, request: Request, user: str, format: str
+    ) -> Generator[_Step, object, tuple[bytes, str]]:
+        scopes = [value for name, value in request.query_pairs if name == "scope"]
+        if len(scopes) != 1:
+            raise errors.InvalidRequest(
+                f"the query must name one scope, as in /_sync/cursor?scope=list:1; it names {len(scopes)}"
+            )
+        yield from self._may_read(user, scopes[0])
+        cursor = yield _Step(lambda: self._engine.cursor(scopes[0]), quick=False)
+        return _encode({"cursor": cursor, "epoch": self._engine.epoch}, format), format
+
+    def _health(self, request: Request, format: str) -> Generator[_Step, object, tuple[bytes, str]]:
+        try:
+            yield from self._user(request)
+            known = True
+        except errors.Unauthenticated:
+            known = False
+        except _HookFailed as failed:
+            if not isinstance(failed.args[0], errors.Unauthenticated):
+                raise
+            known = False
+        health = yield _Step(self._engine.health, quick=False)
+        assert isinstance(health, dict)
+        # A load balancer's probe has no token; what goes on inside is told to users only.
+        told = health if known else {key: health[key] for key in ("ok", "version") if key in health}
+        return _encode(told, format), format
+
+    def _parse(
+        self, request: Request, parse: Callable[[bytes, str, _core.Limits], _Parsed]
+    ) -> Generator[_Step, object, _Parsed]:
+        if len(request.body) > self.max_body_bytes:
+            raise self._body_too_large()
+        format = _body_format(request)
+        parsed = yield _Step(
+            lambda: parse(request.body, format, self._engine.limits), quick=len(request.body) <= _PARSE_INLINE
+        )
+        return parsed  # type: ignore[return-value]
+
+    # ---------------------------------------------------------------------------------------------- the hooks
+
+    def _user(self, request: Request) -> Generator[_Step, object, str]:
+        user = yield from _ask(lambda: self._authenticate(request), quick=self._authenticate_quick)
+        if user is None or user == "":
+            raise errors.Unauthenticated(
+                "who is asking could not be established; send what the server's authentication wants"
+            )
+        if not isinstance(user, str):
+            raise TypeError(
+                f"authenticate must return a user's name as str, or None; it returned {type(user).__name__}"
+            )
+        return user
+
+    def _may(self, user: str, action: Action, scope: str) -> Generator[_Step, object, bool]:
+        try:
+            allowed = yield from _ask(
+                lambda: self._authorize(user, action, scope), quick=self._authorize_quick
+            )
+        except _HookFailed as failed:
+            if isinstance(failed.args[0], errors.Forbidden):
+                return False
+            raise
+        if not isinstance(allowed, bool):
+            raise TypeError(f"authorize must return True or False; it returned {type(allowed).__name__}")
+        return allowed
+
+    def _may_read(self, user: str, scope: str) -> Generator[_Step, object, None]:
+        if _reserved(scope):
+            raise errors.InvalidScope(
+                f"the scope {scope!r} is reserved: names that begin with '_' are the engine's own"
+            )
+        if not (yield from self._may(user, "read", scope)):
+            raise errors.Forbidden(f"the scope {scope!r} may not be read by this user")
+
+    # -------------------------------------------------------------------------------------------- the answers
+
+    def _body_too_large(self) -> errors.TooLarge:
+        limit = self.max_body_bytes
+        return errors.TooLarge(f"the body is larger than {limit} bytes", details={"limit": limit})
+
+    def _options(self, request: Request, allowed: tuple[str, ...]) -> Response:
+        methods = (*allowed, "OPTIONS")
+        headers = [("Allow", ", ".join(methods))]
+        origin = request.headers.get("origin")
+        if origin is not None and "access-control-request-method" in request.headers:
+            if self._cors is None or not self._cors.allows(origin):
+                raise errors.Forbidden(f"pages of {origin!r} may not call this server")
+            headers += self._cors._preflight_headers(methods)
+        return self._response(request, 204, b"", None, headers)
+
+    def _refusal(
+        self,
+        request: Request,
+        error: errors.Error,
+        *,
+        status: int | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> Response:
+        code, message = error.code, str(error)
+        details = {key: value for key, value in error.details.items() if isinstance(value, (int, str))}
+        if code not in _WIRE_CODES:
+            _log.error("%s %s failed", request.method, request.path, exc_info=error)
+            details = {}
+            if _core.http_status(code) == 503:
+                code, message = "unavailable", "the server cannot do this now; try again later"
+            else:
+                code, message = "internal_error", "internal error"
+        status = status or _core.http_status(code)
+        headers = list(headers)
+        if status in (429, 503):
+            retry_after = details.get("retry_after", _RETRY_AFTER)
+            headers.append(("Retry-After", str(retry_after)))
+        elif status == 401:
+            headers.append(("WWW-Authenticate", 'Bearer realm="syncline"'))
+        format = _answer_format(request)
+        return self._response(
+            request, status, _core.encode_error(code, message, details, format), format, headers
+        )
+
+    def _response(
+        self,
+        request: Request,
+        status: int,
+        body: bytes,
+        format: str | None,
+        more: Sequence[tuple[str, str]] = (),
+    ) -> Response:
+        headers: list[tuple[str, str]] = []
+        if format is not None:
+            headers += [("Content-Type", _CONTENT_TYPE[format]), ("Content-Length", str(len(body)))]
+        headers += [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), *more]
+        if self._cors is not None:
+            headers += self._cors._answer_headers(request.headers.get("origin"))
+        return Response(status, Headers(headers), b"" if request.method == "HEAD" else body)
+
+
+_Parsed = TypeVar("_Parsed")
+
+
+class _Unexpected(Exception):
+    """Carries an exception that the client must not see."""
+
+
+def _ask(hook: Callable[[], object], *, quick: bool) -> Generator[_Step, object, object]:
+    try:
+        return (yield _Step(hook, quick=quick))
+    except _HookFailed:
+        raise
+    except Exception as error:
+        raise _HookFailed(error) from error
+
+
+def _reserved(scope: str) -> bool:
+    return scope.startswith("_")
+
+
+def _encode(value: dict[str, object], format: str) -> bytes:
+    return _core.packb(value) if format == _MSGPACK else _core.json_encode(value)
+
+
+def _body_format(request: Request) -> str:
+    content_type = request.headers.get("content-type")
+    if content_type is None:
+        if "origin" in request.headers:
+            # A browser sends such a request with its cookies and without asking first, from any page.
+            raise errors.InvalidRequest(
+                "a web page must name its Content-Type: application/json or application/msgpack"
+            )
+        return _JSON
+    format = _FORMAT.get(content_type.partition(";")[0].strip().lower())
+    if format is None:
+        raise errors.InvalidRequest(
+            f"Content-Type must be application/json or application/msgpack, not {content_type[:100]!r}"
+        )
+    return format
+
+
+def _answer_format(request: Request) -> str:
+    """What `Accept` prefers; the request's own format where it does not say, or asks for something else
+    altogether."""
+    content_type = request.headers.get("content-type", "")
+    own = _FORMAT.get(content_type.partition(";")[0].strip().lower(), _JSON)
+    best, best_quality = own, 0.0
+    for item in request.headers.get("accept", "").split(","):
+        name, *parameters = (part.strip().lower() for part in item.split(";"))
+        format = own if name in ("*/*", "application/*") else _FORMAT.get(name)
+        if format is None:
+            continue
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    quality = float(parameter[2:])
+                except ValueError:
+                    quality = 0.0
+        if quality > best_quality or (quality == best_quality and quality > 0 and format == own):
+            best, best_quality = format, quality
+    return best
+
+
+# ------------------------------------------------------------------------------------------------ the drivers
+
+
+def _advance(plan: _Plan, value: object, failure: BaseException | None, *, may_wait: bool) -> object:
+    """Gives the plan what it waits for and does its steps, up to its `Response`, to a future or an awaitable
+    that has to be waited for, or, unless `may_wait`, to a step that is not quick (returned undone)."""
+    while True:
+        try:
+            step = plan.send(value) if failure is None else plan.throw(failure)
+        except StopIteration as stop:
+            return stop.value
+        value, failure = None, None
+        if not may_wait and not step.quick:
+            return step
+        try:
+            value = step.begin()
+        except Exception as error:
+            failure = error
+        if isinstance(value, concurrent.futures.Future) or inspect.isawaitable(value):
+            return value
+
+
+def _perform(plan: _Plan, step: _Step) -> object:
+    """Does a step that waits, and those after it, on a thread that may wait."""
+    try:
+        value = step.begin()
+    except Exception as error:
+        return _advance(plan, None, error, may_wait=True)
+    if isinstance(value, concurrent.futures.Future) or inspect.isawaitable(value):
+        return value
+    return _advance(plan, value, None, may_wait=True)
+
+
+def _settled(future: concurrent.futures.Future[object]) -> tuple[object, BaseException | None]:
+    if future.cancelled():
+        return None, errors.Unavailable("the push was withdrawn; try again")
+    failure = future.exception()
+    return (None, failure) if failure is not None else (future.result(), None)
+
+
+async def _finished(future: concurrent.futures.Future[object], loop: asyncio.AbstractEventLoop) -> None:
+    """Waits until the future is done, without taking over what it holds: a SystemExit in it would stop the
+    loop."""
+    waiter = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def done(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+            loop.call_soon_threadsafe(wake)
+
+    future.add_done_callback(done)
+    try:
+        await waiter
+    except asyncio.CancelledError:
+        future.cancel()
+        raise
+
+
+# -------------------------------------------------------------------------------------------------- functions
+
+
+def _request(
+    method: str,
+    path: str,
+    headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]] | None,
+    body: bytes | bytearray | memoryview,
+) -> Request:
+    bare, _, query = path.partition("?")
+    return Request(
+        method=method.upper(),
+        path=urllib.parse.unquote(bare),
+        headers=headers if isinstance(headers, Headers) else Headers(headers),
+        body=bytes(body),
+        query_string=query,
+    )
+
+
+def handle(
+    engine: Engine,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]] | None,
+    body: bytes | bytearray | memoryview,
+    *,
+    authenticate: Authenticate,
+    authorize: Authorize,
+    cors: Cors | None = None,
+) -> Response:
+    """Answers one HTTP request, for a framework or a server that `syncline.asgi` and `syncline.wsgi` do not
+    fit.
+
+    Args:
+        engine: whose data is served.
+        method: "GET", "POST", ...
+        path: the request's path from `/_sync` on, percent-encoded, with its query.
+        headers: a mapping or (name, value) pairs.
+        body: the request's body; at most `engine.limits.max_body_bytes` are taken.
+        authenticate: called with the `Request`; returns the user's name, or None (or raises
+            `Unauthenticated`) for a 401.
+        authorize: called with (user, "read" or "write", scope) for each scope; returns whether it is allowed.
+        cors: see `Cors`.
+
+    Returns:
+        The answer. What went wrong is in it too, an exception in a hook as a 500 without detail (it is logged
+        as "syncline.http").
+
+    Raises:
+        TypeError: a hook is no function.
+        UsageError: a hook is a coroutine function; see `handle_async`.
+    """
+    handler = Handler(engine, authenticate=authenticate, authorize=authorize, cors=cors, synchronous=True)
+    request = _request(method, path, headers, body)
+    return handler.admit(request) or handler.answer(request)
+
+
+async def handle_async(
+    engine: Engine,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]] | None,
+    body: bytes | bytearray | memoryview,
+    *,
+    authenticate: Authenticate,
+    authorize: Authorize,
+    cors: Cors | None = None,
+) -> Response:
+    """`handle` for an event loop: hooks may be coroutine functions, and what waits runs on the loop's
+    executor.
+
+    Raises:
+        TypeError: a hook is no function.
+    """
+    handler = Handler(engine, authenticate=authenticate, authorize=authorize, cors=cors)
+    request = _request(method, path, headers, body)
+    return handler.admit(request) or await handler.answer_async(request)

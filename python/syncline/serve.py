@@ -1,0 +1,266 @@
+"""The commands of `syncline`: `serve module:engine` and `version`. Needs the extra "server"."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import ipaddress
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+import uvicorn
+from rich.console import Console
+
+from . import __version__, errors
+from .asgi import asgi
+from .engine import Engine
+from .http import Authenticate, Cors, Request, allow_all, anyone, quick
+
+__all__ = ["commands", "read_tokens"]
+
+commands = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Serves a Syncline engine over HTTP.",
+)
+_say = Console(highlight=False, soft_wrap=True)
+_complain = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_GRACE = 10  # seconds that running requests get when the server is told to stop
+_KEEP_ALIVE = 65  # seconds; longer than the pauses of a client that polls once a minute
+
+
+def _fail(message: str, status: int = 2) -> NoReturn:
+    _complain.print(message, style="red", markup=False)
+    raise typer.Exit(status)
+
+
+# ---------------------------------------------------------------------------------------------------- loading
+
+
+def _load(reference: str, option: str) -> Any:  # what a user's module has under a name may be anything
+    module_name, colon, path = reference.partition(":")
+    if not colon or not module_name or not path or not all(part.isidentifier() for part in path.split(".")):
+        _fail(f"{option} must be written module:name, as in app:engine; it is {reference!r}")
+    if module_name.endswith(".py") or "/" in module_name:
+        stem = Path(module_name).stem
+        _fail(f"{option} names a file; from its folder, write {stem}:{path}")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        value = importlib.import_module(module_name)
+    except ModuleNotFoundError as missing:
+        if missing.name is not None and (module_name + ".").startswith(missing.name + "."):
+            _fail(f"{option}: there is no module {module_name!r} here ({here}) or among the installed ones")
+        raise
+    except errors.Error as error:
+        _fail(f"{option}: importing {module_name} failed: {error}", 1)
+    for part in path.split("."):
+        try:
+            value = getattr(value, part)
+        except AttributeError:
+            _fail(f"{option}: {module_name} has no {path!r}")
+    return value
+
+
+def _load_hook(reference: str, option: str) -> Any:
+    hook = _load(reference, option)
+    if not callable(hook):
+        _fail(f"{option} must name a function; {reference} is a {type(hook).__name__}")
+    return hook
+
+
+def read_tokens(path: Path) -> Authenticate:
+    """An `authenticate` hook out of a file with a line `token user` for each token; blank lines and lines
+    that begin with "#" are skipped.
+
+    Raises:
+        ValueError: a line is something else, a token comes twice, or there is none.
+        OSError: the file cannot be read.
+    """
+    # Hashed, so that comparing takes the same time however much of a guess is right.
+    users: dict[bytes, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        fields = line.split()
+        if len(fields) != 2:
+            raise ValueError(f"{path}, line {number}: must be a token and a user, with a space between")
+        token, user = fields
+        digest = hashlib.sha256(token.encode()).digest()
+        if digest in users:
+            raise ValueError(f"{path}, line {number}: this token was there before")
+        users[digest] = user
+    if not users:
+        raise ValueError(f"{path}: there is no token in it; write a line with a token and a user")
+
+    @quick
+    def authenticate(request: Request) -> str | None:
+        token = request.token
+        return (
+            None
+            if token is None
+            else users.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest())
+        )
+
+    return authenticate
+
+
+def _hooks(
+    open_to_all: bool, token_file: Path | None, authenticate: str | None, authorize: str | None
+) -> tuple[Any, Any]:
+    ways = [open_to_all, token_file is not None, authenticate is not None]
+    if sum(ways) != 1:
+        _fail(
+            "Say who may connect, in one way: --token-file FILE (lines `token user`), "
+            "--authenticate module:function, or --open for everybody."
+        )
+    who: Any
+    if open_to_all:
+        who = anyone
+    elif token_file is not None:
+        try:
+            who = read_tokens(token_file)
+        except (OSError, ValueError) as error:
+            _fail(f"--token-file: {error}")
+    else:
+        assert authenticate is not None
+        who = _load_hook(authenticate, "--authenticate")
+        if authorize is None:
+            _fail(
+                "Say what they may do too: --authorize module:function; "
+                "syncline.http:allow_all lets every user read and write all."
+            )
+    may: Any = allow_all if authorize is None else _load_hook(authorize, "--authorize")
+    return who, may
+
+
+def _is_asgi(value: object) -> bool:
+    call = value if inspect.isfunction(value) else getattr(value, "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(call) and not inspect.isclass(value)
+
+
+# ---------------------------------------------------------------------------------------------------- serving
+
+
+def _exit_cleanly(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _run(app: Any, host: str, port: int, access_log: bool, announce: Callable[[str], None]) -> None:
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="info" if access_log else "warning",
+        access_log=access_log,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=_GRACE,
+        server_header=False,
+        proxy_headers=False,
+    )
+    # uvicorn stops gracefully and then repeats the signal, which is to end this process with 0.
+    signal.signal(signal.SIGTERM, _exit_cleanly)
+    listener = config.bind_socket()
+    listener.listen(config.backlog)  # whoever reads the line below may connect at once
+    bound = listener.getsockname()
+    shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+    announce(f"http://{shown}:{bound[1]}")
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listener.close()
+
+
+@commands.command()
+def serve(
+    target: Annotated[
+        str, typer.Argument(metavar="MODULE:ENGINE", help="The engine, or an ASGI application.")
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    authenticate: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="Called with the request; returns the user or None."),
+    ] = None,
+    authorize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION", help='Called with user, "read" or "write", and scope; returns a bool.'
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Who may connect: a line `token user` for each token.")
+    ] = None,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Everybody may read and write everything.")
+    ] = False,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN", help="Web pages of this origin may call it; may be repeated; * for all."
+        ),
+    ] = None,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log each request.")] = False,
+) -> None:
+    """Serves MODULE:ENGINE at http://HOST:PORT/_sync until it is interrupted, and closes it then.
+
+    An ASGI application is served as it is, with its own hooks.
+    """
+    served = _load(target, "MODULE:ENGINE")
+    engine: Engine | None = None
+    if isinstance(served, Engine):
+        engine = served
+        who, may = _hooks(open_to_all, token_file, authenticate, authorize)
+        try:
+            origins = "*" if cors == ["*"] else cors
+            allowed = None if not origins else Cors(origins=origins)  # type: ignore[arg-type]
+        except ValueError as error:
+            _fail(f"--cors: {error}")
+        app: Any = asgi(engine, authenticate=who, authorize=may, cors=allowed, close_engine=True)
+    elif _is_asgi(served):
+        if open_to_all or token_file or authenticate or authorize or cors:
+            _fail(f"{target} is an application, which has its own hooks; these options are for an engine.")
+        app = served
+    else:
+        _fail(f"{target} is a {type(served).__name__}; it must be a syncline.Engine or an ASGI application")
+
+    def announce(url: str) -> None:
+        _say.print(f"{target} is served at {url}/_sync, Ctrl+C stops it", markup=False)
+        if open_to_all and not _is_loopback(host):
+            _complain.print(
+                "Everybody who can reach this address may read and write everything.", style="yellow"
+            )
+        sys.stdout.flush()
+
+    try:
+        _run(app, host, port, access_log, announce)
+    except OSError as error:
+        _fail(f"{host}:{port} cannot be listened on: {error.strerror or error}", 1)
+    finally:
+        if engine is not None:
+            engine.close()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@commands.command()
+def version() -> None:
+    """Tells the versions of Syncline and Python."""
+    _say.print(f"syncline {__version__}, Python {platform.python_version()}", markup=False)
