@@ -120,4 +120,5 @@ def test_wheel_installs_alone_and_runs_without_a_compiler(wheel: Path, tmp_path:
     nothing.mkdir()
     said = run(python, "-I", "-c", USE_IT, cwd=tmp_path, PATH=str(nothing))
     assert said.strip() == "{'title': 'ship'}"
-    assert run(environment / "bin" / "syncline", "--help", cwd=tmp_path, PATH=str(nothing)) is not None
+    version = run(environment / "bin" / "syncline", "--version", cwd=tmp_path, PATH=str(nothing)).strip()
+    assert wheel.name.startswith(f"syncline-{version}-")
