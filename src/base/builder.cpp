@@ -96,7 +96,8 @@ bool Builder::key(std::string_view name) {
     return refuse("a key is not valid UTF-8", at);
   }
   if (!border_.allow_dollar_keys && !name.empty() && name.front() == '$') {
-    return refuse("the key " + utf8::quoted(name) + " begins with '$'; such keys are reserved for the JSON form of values");
+    return refuse("the key " + utf8::quoted(name) +
+                  " begins with '$'; such keys are reserved for the JSON form of values");
   }
   Frame& frame = frames_.back();
   if (frame.sorted && fields_.size() > frame.fields_at) {
@@ -126,24 +127,21 @@ std::string_view Builder::key_of(const Field& field) const noexcept {
 }
 
 bool Builder::sort_fields(const Frame& frame) {
-  struct Range {
-    std::string_view key;
-    std::size_t at, size;
-  };
-  std::vector<Range> ranges;
-  ranges.reserve(fields_.size() - frame.fields_at);
+  ranges_.clear();
+  ranges_.reserve(fields_.size() - frame.fields_at);
   for (std::size_t i = frame.fields_at; i < fields_.size(); ++i) {
     const std::size_t end = i + 1 < fields_.size() ? fields_[i + 1].at : out_.size();
-    ranges.push_back({key_of(fields_[i]), fields_[i].at, end - fields_[i].at});
+    ranges_.push_back({key_of(fields_[i]), fields_[i].at, end - fields_[i].at});
   }
-  std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.key < b.key; });
-  for (std::size_t i = 1; i < ranges.size(); ++i) {
-    if (ranges[i - 1].key == ranges[i].key) {
-      return refuse("the key " + utf8::quoted(ranges[i].key) + " appears twice in one map");
+  std::sort(ranges_.begin(), ranges_.end(), [](const Range& a, const Range& b) { return a.key < b.key; });
+  for (std::size_t i = 1; i < ranges_.size(); ++i) {
+    if (ranges_[i - 1].key == ranges_[i].key) {
+      return refuse("the key " + utf8::quoted(ranges_[i].key) + " appears twice in one map");
     }
   }
   scratch_.clear();
-  for (const Range& range : ranges) scratch_.append(out_, range.at, range.size);
+  scratch_.reserve(out_.size() - frame.header_at);
+  for (const Range& range : ranges_) scratch_.append(out_, range.at, range.size);
   out_.replace(frame.header_at + frame.header_size, scratch_.size(), scratch_);
   return true;
 }

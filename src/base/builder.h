@@ -30,7 +30,10 @@ class Builder {
     bool size_limit = false;
   };
 
-  explicit Builder(const Border& border) : border_(border), writer_(out_) {}
+  explicit Builder(const Border& border) : border_(border), writer_(out_) {
+    frames_.reserve(8);
+    fields_.reserve(32);
+  }
 
   void reserve(std::size_t bytes) { out_.reserve(bytes); }
 
@@ -73,6 +76,11 @@ class Builder {
     std::size_t key_size;
   };
 
+  struct Range {
+    std::string_view key;
+    std::size_t at, size;
+  };
+
   bool value(std::size_t size);
   bool too_large();
   bool open(std::size_t expected, bool is_map);
@@ -84,6 +92,7 @@ class Builder {
   Writer writer_;
   std::vector<Frame> frames_;
   std::vector<Field> fields_;
+  std::vector<Range> ranges_;  // with scratch_, kept between sorts for their memory
   std::string scratch_;
   Refusal refusal_;
 };

@@ -20,6 +20,7 @@ namespace syncline::mp {
 namespace {
 
 constexpr std::int64_t kMicrosecondsPerSecond = 1'000'000;
+constexpr std::uint64_t kNan = 0x7ff8000000000000u;
 constexpr std::uint8_t kTimestampType = 0xff;  // ext type -1
 
 template <typename T>
@@ -137,6 +138,90 @@ class Receiver : public msgpack::null_visitor {
   std::size_t offset_ = 0;
 };
 
+constexpr std::size_t header_size(std::size_t size, std::size_t most_in_one_byte, bool has_8_bit_form) noexcept {
+  return size <= most_in_one_byte ? 1 : has_8_bit_form && size <= 0xff ? 2 : size <= 0xffff ? 3 : 5;
+}
+
+constexpr std::size_t integer_size(std::int64_t value) noexcept {
+  if (value >= 0) return value < 0x80 ? 1 : value <= 0xff ? 2 : value <= 0xffff ? 3 : value <= 0xffffffff ? 5 : 9;
+  return value >= -32 ? 1 : value >= -0x80 ? 2 : value >= -0x8000 ? 3 : value >= -0x80000000LL ? 5 : 9;
+}
+
+constexpr std::size_t instant_size(std::int64_t microseconds) noexcept {
+  if (microseconds < 0 || microseconds >= (std::int64_t{1} << 34) * kMicrosecondsPerSecond) return 15;
+  return microseconds % kMicrosecondsPerSecond != 0 || microseconds > 0xffffffff * kMicrosecondsPerSecond ? 10 : 6;
+}
+
+// Whether the next value is canonical and within the border: the one validating pass of the fast path. It says no more
+// than that; what is wrong is found, or mended, by the slow one. The forms that one value can take differ in length,
+// but for integers, which may also be marked as signed or not.
+bool canonical_next(std::string_view bytes, Reader& reader, const Border& border, int levels_left) {
+  const std::size_t start = reader.offset();
+  const auto took = [&reader, start](std::size_t size) { return reader.offset() - start == size; };
+  switch (reader.peek()) {
+    case Kind::nil: reader.nil(); return true;
+    case Kind::boolean: static_cast<void>(reader.boolean()); return true;
+    case Kind::integer: {
+      const std::int64_t value = reader.integer();
+      const auto form = static_cast<std::uint8_t>(bytes[start]);
+      const bool signed_form = form >= 0xd0 && form <= 0xd3;
+      return took(integer_size(value)) && !(signed_form && value >= 0);
+    }
+    case Kind::natural: static_cast<void>(reader.natural()); return true;
+    case Kind::real: {
+      const double value = reader.real();
+      return value == value || std::bit_cast<std::uint64_t>(value) == kNan;
+    }
+    case Kind::str: {
+      const std::string_view text = reader.str();
+      return took(header_size(text.size(), 31, true) + text.size()) && utf8::first_invalid(text) == utf8::kValid;
+    }
+    case Kind::bin: {
+      const std::size_t size = reader.bin().size();
+      return took(std::max<std::size_t>(header_size(size, 0, true), 2) + size);
+    }
+    case Kind::instant: {
+      const std::int64_t microseconds = reader.instant();
+      return took(instant_size(microseconds));
+    }
+    case Kind::array: {
+      const std::size_t size = reader.array();
+      if (levels_left == 0 || !took(header_size(size, 15, false))) return false;
+      for (std::size_t i = 0; i < size; ++i) {
+        if (!canonical_next(bytes, reader, border, levels_left - 1)) return false;
+      }
+      return true;
+    }
+    case Kind::map: {
+      const std::size_t size = reader.map();
+      if (levels_left == 0 || !took(header_size(size, 15, false))) return false;
+      std::string_view last;
+      for (std::size_t i = 0; i < size; ++i) {
+        const std::size_t key_start = reader.offset();
+        const std::string_view key = reader.str();
+        if (reader.offset() - key_start != header_size(key.size(), 31, true) + key.size()) return false;
+        if (i > 0 && key <= last) return false;
+        if (!border.allow_dollar_keys && key.starts_with('$')) return false;
+        if (utf8::first_invalid(key) != utf8::kValid) return false;
+        last = key;
+        if (!canonical_next(bytes, reader, border, levels_left - 1)) return false;
+      }
+      return true;
+    }
+  }
+  return false;
+}
+
+bool is_canonical(std::string_view bytes, const Border& border) {
+  if (bytes.size() > border.max_bytes) return false;
+  try {
+    Reader reader(bytes);
+    return canonical_next(bytes, reader, border, std::max(border.max_nesting, 0)) && reader.at_end();
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 void Writer::nil() { append_byte(out_, 0xc0); }
@@ -161,7 +246,7 @@ void Writer::natural(std::uint64_t value) {
 }
 
 void Writer::real(double value) {
-  append(out_, 0xcb, value != value ? 0x7ff8000000000000u : std::bit_cast<std::uint64_t>(value));
+  append(out_, 0xcb, value != value ? kNan : std::bit_cast<std::uint64_t>(value));
 }
 
 void Writer::str(std::string_view value) {
@@ -261,6 +346,7 @@ std::int64_t Reader::instant() {
 }
 
 std::string canonicalise(std::string_view untrusted, const Border& border) {
+  if (is_canonical(untrusted, border)) return std::string(untrusted);
   Builder builder(border);
   builder.reserve(std::min(untrusted.size(), border.max_bytes));
   Receiver receiver(untrusted, builder);

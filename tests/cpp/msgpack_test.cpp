@@ -256,13 +256,23 @@ TEST(Canonicalise, DoesNotAllocateForADeclaredSize) {
 
 TEST(Canonicalise, RefusesOrRepairsEveryTruncationAndEveryChangedByte) {
   testing::RandomValues random(2);
-  const auto check = [](const std::string& bytes) {
+  // A list that begins with a long form is never copied as it is, so that each value takes both ways.
+  const auto rewritten = [](const std::string& bytes) -> std::string {
+    try {
+      return canonicalise("\x92\xcc\x01"s + bytes).substr(2);
+    } catch (const Error&) {
+      return "";
+    }
+  };
+  const auto check = [&](const std::string& bytes) {
     std::string out;
     try {
       out = canonicalise(bytes);
     } catch (const Error&) {
+      EXPECT_EQ(rewritten(bytes), "");
       return false;
     }
+    EXPECT_EQ(rewritten(bytes), out);
     EXPECT_EQ(canonicalise(out), out);
     EXPECT_EQ(Reader(out).skip(), out);
     return true;
@@ -283,6 +293,26 @@ TEST(Canonicalise, RefusesOrRepairsEveryTruncationAndEveryChangedByte) {
         }
       }
     }
+  }
+}
+
+TEST(Canonicalise, TakesBothWaysAlikeForEveryLength) {
+  for (const std::size_t size : {0u, 1u, 15u, 16u, 31u, 32u, 255u, 256u, 65535u, 65536u}) {
+    const std::string text(size, 'x');
+    for (const auto& value : {written([&](Writer& w) { w.str(text); }), written([&](Writer& w) { w.bin(text); }),
+                              written([&](Writer& w) { w.array(size); }) + std::string(size, '\x01'),
+                              written([&](Writer& w) { w.natural(size); }), written([&](Writer& w) { w.natural(size << 16); }),
+                              written([&](Writer& w) { w.integer(-static_cast<std::int64_t>(size)); })}) {
+      EXPECT_EQ(canonicalise(value), value);
+      EXPECT_EQ(canonicalise("\x92\xcc\x01"s + value), "\x92\x01" + value);
+    }
+  }
+  for (const std::int64_t t : std::initializer_list<std::int64_t>{kMinInstant, -1, 0, 1, 0xffffffffLL * 1'000'000,
+                               0x100000000LL * 1'000'000, 0x3ffffffffLL * 1'000'000 + 999'999, 0x400000000LL * 1'000'000,
+                               kMaxInstant}) {
+    const std::string value = written([t](Writer& w) { w.instant(t); });
+    EXPECT_EQ(canonicalise(value), value);
+    EXPECT_EQ(canonicalise("\x92\xcc\x01"s + value), "\x92\x01" + value);
   }
 }
 
