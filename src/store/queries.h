@@ -1,0 +1,66 @@
+// Every statement that runs more than once, by name: a connection prepares each when it is first used and keeps it.
+//
+// Owner    constants. Threads  any.
+// Places   scope number << 40 | cursor is a document's place (schema.cpp).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace syncline::sqlite {
+
+enum class Query : std::uint8_t {
+  begin_read,
+  begin_write,
+  commit,
+  rollback,
+  head,
+  find_document,
+  scan,
+  changed,
+  log,
+  log_newest_first,
+  log_line,
+  log_previous,
+  row_cursor,
+  find_client,
+  client_number,
+  find_result,
+  find_scope,
+  scopes,
+  epochs,
+  name_number,
+  name_text,
+  scope_number,
+  scope_text,
+  set_head,
+  add_name,
+  add_scope,
+  set_scope_head,
+  raise_floor,
+  raise_log_floor,
+  set_log_swept,
+  log_swept,
+  add_client,
+  set_client,
+  add_result,
+  forget_results,
+  add_epoch,
+  remove_row,
+  add_row,
+  add_key,
+  move_key,
+  remove_key,
+  add_log_line,
+  remove_log_line,
+  sweep_log,
+  sweep_log_everywhere,
+  sweep_tombstones,
+  sweep_tombstones_everywhere,
+  count_,  // how many there are
+};
+inline constexpr std::size_t kQueries = static_cast<std::size_t>(Query::count_);
+
+const char* text_of(Query query) noexcept;
+
+}  // namespace syncline::sqlite

@@ -1,0 +1,298 @@
+#include "store/sqlite_session.h"
+
+#include <algorithm>
+
+namespace syncline::sqlite {
+
+Session::Session(std::string path, Mode mode)
+    : connection(std::move(path), mode),
+      names(connection, Query::name_number, Query::name_text),
+      scope_numbers(connection, Query::scope_number, Query::scope_text) {}
+
+void Session::begin(Query how) {
+  names.trim();
+  scope_numbers.trim();
+  connection.use(how)->run();
+  head();
+}
+
+void Session::commit() { connection.use(Query::commit)->run(); }
+
+bool Session::rollback() noexcept {
+  if (!connection.in_transaction()) return true;  // SQLite has done so itself after some errors
+  try {
+    connection.use(Query::rollback)->run();
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+Cursor Session::head() {
+  Loan select = connection.use(Query::head);
+  return select->step() ? select->integer(0) : 0;
+}
+
+void Session::read_row(Statement& row, EntityMemo& memo, DocumentView& into) {
+  into.cursor = cursor_of(row.integer(0));
+  if (const std::int64_t entity = row.integer(1); entity != memo.number) {
+    memo.text = names.text(entity, memo.scratch);
+    memo.number = entity;
+  }
+  into.entity = memo.text;
+  into.id = row.text(2);
+  into.version = row.integer(3);
+  into.created_at = row.integer(4);
+  into.updated_at = row.integer(5);
+  into.created = row.integer(6);
+  into.body = row.blob(7);
+  into.deleted = into.body.empty();  // a live body is a map, one byte at least
+}
+
+void Session::documents(std::span<const DocumentKey> keys, const VisitFound& visit) {
+  Loan select = connection.use(Query::find_document);
+  EntityMemo memo;
+  DocumentView found;
+  std::string_view scope;
+  std::string_view entity;
+  std::int64_t scope_number = 0;
+  std::int64_t entity_number = 0;
+  for (std::size_t at = 0; at < keys.size(); ++at) {
+    const DocumentKey& key = keys[at];
+    if (at == 0 || key.scope != scope) scope_number = scope_numbers.number(scope = key.scope);
+    if (at == 0 || key.entity != entity) entity_number = names.number(entity = key.entity);
+    if (scope_number == 0 || entity_number == 0) {
+      visit(at, nullptr);
+      continue;
+    }
+    select->bind(1, scope_number);
+    select->bind(2, entity_number);
+    select->bind_text(3, key.id);
+    if (select->step()) {
+      read_row(*select, memo, found);
+      visit(at, &found);
+    } else {
+      visit(at, nullptr);
+    }
+    select->reset();
+  }
+}
+
+void Session::scan(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
+                   const VisitDocument& visit) {
+  const std::int64_t scope_number = scope_numbers.number(scope);
+  const std::int64_t entity_number = names.number(entity);
+  if (scope_number == 0 || entity_number == 0) return;
+  // The next string after x in byte order is x with a zero byte; all that begin with x lie below x with its last byte raised
+  // (no byte of UTF-8 is 0xff, so there is always one to raise).
+  std::string low(prefix);
+  if (!after_id.empty() && after_id >= prefix) low.assign(after_id).push_back('\0');
+  std::string high(prefix);
+  if (high.empty()) {
+    high.push_back('\xff');
+  } else {
+    high.back() = static_cast<char>(static_cast<unsigned char>(high.back()) + 1);
+  }
+  Loan select = connection.use(Query::scan);
+  select->bind(1, scope_number);
+  select->bind(2, entity_number);
+  select->bind_text(3, low);
+  select->bind_text(4, high);
+  EntityMemo memo;
+  DocumentView row;
+  while (select->step()) {
+    read_row(*select, memo, row);
+    if (!row.deleted && !visit(row)) return;
+  }
+}
+
+void Session::changed(std::string_view scope, Cursor after, bool live_only, const VisitDocument& visit) {
+  const std::int64_t scope_number = scope_numbers.number(scope);
+  if (scope_number == 0 || after >= kMaxCursor) return;
+  Loan select = connection.use(Query::changed);
+  select->bind(1, place_of(scope_number, std::max<Cursor>(after, 0)));
+  select->bind(2, place_of(scope_number, kMaxCursor));
+  EntityMemo memo;
+  DocumentView row;
+  while (select->step()) {
+    read_row(*select, memo, row);
+    if (row.deleted && live_only) continue;
+    if (!visit(row)) return;
+  }
+}
+
+bool Session::read_line(Statement& row, const VisitLogLine& visit) {
+  std::string scope_scratch;
+  std::string entity_scratch;
+  std::string mutation_scratch;
+  LogLineView line;
+  line.cursor = row.integer(0);
+  line.scope = scope_numbers.text(row.integer(1), scope_scratch);
+  line.entity = names.text(row.integer(2), entity_scratch);
+  line.id = row.text(3);
+  line.op = static_cast<Op>(row.integer(4));
+  line.version = row.integer(5);
+  line.previous = row.integer(6);
+  line.ts = row.integer(7);
+  const bool known_client = !row.is_null(8) && !row.is_text(8);
+  line.client_id = known_client ? row.text(9) : row.text(8);
+  line.client_seq = row.integer(11);
+  if (!row.is_null(12)) {
+    line.user = row.text(12);
+  } else if (known_client) {
+    line.user = row.text(10);
+  }
+  if (!row.is_null(13)) line.mutation = names.text(row.integer(13), mutation_scratch);
+  line.mutation_ts = row.integer(14);
+  line.delta = row.blob(15);
+  line.hash = static_cast<std::uint64_t>(row.integer(16));
+  return visit(line);
+}
+
+void Session::log(const LogRange& range, const VisitLogLine& visit) {
+  std::int64_t scope_number = 0;
+  std::int64_t entity_number = 0;
+  if (!range.scope.empty() && (scope_number = scope_numbers.number(range.scope)) == 0) return;
+  if (!range.entity.empty() && (entity_number = names.number(range.entity)) == 0) return;
+  if (scope_number != 0 && entity_number != 0 && !range.id.empty()) {
+    log_of_document(range, scope_number, entity_number, visit);
+    return;
+  }
+  Loan select = connection.use(range.newest_first ? Query::log_newest_first : Query::log);
+  select->bind(1, range.after);
+  select->bind(2, range.through);
+  scope_number != 0 ? select->bind(3, scope_number) : select->bind_null(3);
+  entity_number != 0 ? select->bind(4, entity_number) : select->bind_null(4);
+  range.id.empty() ? select->bind_null(5) : select->bind_text(5, range.id);
+  select->bind_null(6);
+  select->bind_null(7);
+  if (!range.client_id.empty()) {
+    select->bind_text(6, range.client_id);
+    select->bind_text(7, range.client_id);
+    Loan number = connection.use(Query::client_number);
+    number->bind_text(1, range.client_id);
+    if (number->step()) select->bind(6, number->integer(0));
+  }
+  while (select->step()) {
+    if (!read_line(*select, visit)) return;
+  }
+}
+
+void Session::log_of_document(const LogRange& range, std::int64_t scope, std::int64_t entity, const VisitLogLine& visit) {
+  Cursor newest = 0;
+  {
+    Loan key = connection.use(Query::row_cursor);
+    key->bind(1, scope);
+    key->bind(2, entity);
+    key->bind_text(3, range.id);
+    if (!key->step()) return;
+    newest = key->integer(0);
+  }
+  const auto see = [&](Cursor cursor) {
+    Loan select = connection.use(Query::log_line);
+    select->bind(1, cursor);
+    if (!select->step()) return false;
+    if (!range.client_id.empty()) {
+      const bool known_client = !select->is_null(8) && !select->is_text(8);
+      if ((known_client ? select->text(9) : select->text(8)) != range.client_id) return true;
+    }
+    return read_line(*select, visit);
+  };
+  if (range.newest_first) {
+    // Each line is read once where it lies in the range; above it, only its link.
+    for (Cursor at = newest; at > range.after;) {
+      Cursor previous = 0;
+      {
+        Loan link = connection.use(Query::log_previous);
+        link->bind(1, at);
+        if (!link->step()) return;
+        previous = link->integer(0);
+      }
+      if (at <= range.through && !see(at)) return;
+      at = previous;
+    }
+    return;
+  }
+  const std::vector<Cursor> cursors = chain(newest, range.after);
+  for (auto at = cursors.rbegin(); at != cursors.rend(); ++at) {
+    if (*at > range.through) return;
+    if (!see(*at)) return;
+  }
+}
+
+std::vector<Cursor> Session::chain(Cursor newest, Cursor after) {
+  std::vector<Cursor> cursors;
+  Loan link = connection.use(Query::log_previous);
+  for (Cursor at = newest; at > after;) {
+    link->bind(1, at);
+    if (!link->step()) break;
+    cursors.push_back(at);
+    const Cursor previous = link->integer(0);
+    link->reset();
+    // A link that leads upwards would go round for ever.
+    if (previous >= at) {
+      throw Error(Code::corrupt, "The database file '" + connection.path() + "' is damaged: log line " + std::to_string(at) +
+                                     " follows line " + std::to_string(previous), {{"path", connection.path()}});
+    }
+    at = previous;
+  }
+  return cursors;
+}
+
+std::optional<ClientRow> Session::client(std::string_view client_id) {
+  Loan select = connection.use(Query::find_client);
+  select->bind_text(1, client_id);
+  if (!select->step()) return std::nullopt;
+  return ClientRow{std::string(select->text(0)), std::string(select->text(1)), select->integer(2), select->integer(3),
+                   select->integer(4)};
+}
+
+std::optional<ResultRow> Session::result(std::string_view client_id, std::int64_t client_seq) {
+  Loan select = connection.use(Query::find_result);
+  select->bind_text(1, client_id);
+  select->bind(2, client_seq);
+  if (!select->step() || select->integer(0) > client_seq) return std::nullopt;
+  return ResultRow{select->integer(0), select->integer(1), std::string(select->blob(2))};
+}
+
+namespace {
+
+ScopeRow scope_row(Statement& row) {
+  return ScopeRow{std::string(row.text(0)), row.integer(1), row.integer(2), row.integer(3)};
+}
+
+}  // namespace
+
+std::optional<ScopeRow> Session::scope(std::string_view name) {
+  Loan select = connection.use(Query::find_scope);
+  select->bind_text(1, name);
+  if (!select->step()) return std::nullopt;
+  return scope_row(*select);
+}
+
+void Session::scopes(const VisitScope& visit) {
+  Loan select = connection.use(Query::scopes);
+  while (select->step()) {
+    if (!visit(scope_row(*select))) return;
+  }
+}
+
+std::vector<EpochRow> Session::epochs() {
+  std::vector<EpochRow> rows;
+  Loan select = connection.use(Query::epochs);
+  while (select->step()) rows.push_back({std::string(select->text(0)), select->integer(1), select->integer(2)});
+  return rows;
+}
+
+StoreCounts Session::counts() {
+  StoreCounts counts;
+  counts.tombstones = connection.number("SELECT count(*) FROM documents INDEXED BY tombstones WHERE body IS NULL");
+  counts.documents = connection.number("SELECT count(*) FROM keys") - counts.tombstones;
+  counts.log_lines = connection.number("SELECT count(*) FROM changelog");
+  counts.clients = connection.number("SELECT count(*) FROM clients");
+  counts.results = connection.number("SELECT count(*) FROM results");
+  counts.scopes = connection.number("SELECT count(*) FROM scopes");
+  return counts;
+}
+
+}  // namespace syncline::sqlite

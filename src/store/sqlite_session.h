@@ -1,0 +1,64 @@
+// A connection in a transaction, and everything that can be asked of it: the reading half of the store on SQLite.
+//
+// Owner    the store's pool; a transaction borrows one.
+// Threads  one at a time. A visitor may read through the session that called it.
+#pragma once
+
+#include <string>
+
+#include "store/dictionary.h"
+#include "store/sqlite.h"
+#include "store/store.h"
+
+namespace syncline::sqlite {
+
+// A document's place: its scope's number above, its cursor below.
+inline constexpr int kCursorBits = 40;
+inline constexpr std::int64_t kMaxScopeNumber = (std::int64_t{1} << 23) - 1;
+constexpr std::int64_t place_of(std::int64_t scope, Cursor cursor) noexcept { return scope << kCursorBits | cursor; }
+constexpr Cursor cursor_of(std::int64_t place) noexcept { return place & kMaxCursor; }
+constexpr std::int64_t scope_of(std::int64_t place) noexcept { return place >> kCursorBits; }
+
+class Session {
+ public:
+  Session(std::string path, Mode mode);
+
+  // Begins, and reads the head: only a first read fixes SQLite's snapshot.
+  void begin(Query how);
+  void commit();
+  // Rolls back where a transaction is open; false: the connection is of no more use.
+  bool rollback() noexcept;
+
+  Cursor head();
+  void documents(std::span<const DocumentKey> keys, const VisitFound& visit);
+  void scan(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
+            const VisitDocument& visit);
+  void changed(std::string_view scope, Cursor after, bool live_only, const VisitDocument& visit);
+  void log(const LogRange& range, const VisitLogLine& visit);
+  std::optional<ClientRow> client(std::string_view client_id);
+  std::optional<ResultRow> result(std::string_view client_id, std::int64_t client_seq);
+  std::optional<ScopeRow> scope(std::string_view name);
+  void scopes(const VisitScope& visit);
+  std::vector<EpochRow> epochs();
+  StoreCounts counts();
+
+  // The cursors of one document's log lines in the chain that begins at `newest`, newest first, those at or below `after` left out.
+  std::vector<Cursor> chain(Cursor newest, Cursor after);
+
+  Connection connection;
+  Dictionary names;          // entities and mutators
+  Dictionary scope_numbers;
+
+ private:
+  // One run's memory of the last entity: rows of the same one lie together.
+  struct EntityMemo {
+    std::int64_t number = 0;
+    std::string_view text;
+    std::string scratch;
+  };
+  void read_row(Statement& row, EntityMemo& memo, DocumentView& into);
+  bool read_line(Statement& row, const VisitLogLine& visit);
+  void log_of_document(const LogRange& range, std::int64_t scope, std::int64_t entity, const VisitLogLine& visit);
+};
+
+}  // namespace syncline::sqlite

@@ -1,0 +1,319 @@
+#include "store/sqlite_writer.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+
+namespace syncline::sqlite {
+
+namespace {
+
+constexpr std::size_t kMostClients = 16384;  // kept in memory, of up to 512 bytes each
+
+[[noreturn]] void refuse(const std::string& message) { throw Error(Code::usage, message); }
+
+std::string described(std::string_view scope, std::string_view entity, std::string_view id) {
+  return "(" + std::string(scope) + ", " + std::string(entity) + ", " + std::string(id) + ")";
+}
+
+}  // namespace
+
+Applied Writer::apply(const WriteBatch& batch) {
+  Applied applied;
+  for (const DocumentKey& key : batch.forget_history) forget_history(key);
+  // Clients first: log lines hold their numbers.
+  for (const PutClient& client : batch.clients) put(client);
+  for (const PutScope& put_scope : batch.scopes) run(Query::set_scope_head, scope(put_scope.name), put_scope.head);
+  for (const PutDocument& document : batch.documents) put(document);
+  for (const LogLineView& line : batch.log) put(line);
+  for (const EpochRow& epoch : batch.epochs) {
+    Loan insert = session_.connection.use(Query::add_epoch);
+    insert->bind_text(1, epoch.epoch);
+    insert->bind(2, epoch.first);
+    insert->bind(3, epoch.opened_at);
+    insert->run();
+  }
+  if (batch.head != 0) {
+    Loan update = session_.connection.use(Query::set_head);
+    update->bind(1, batch.head);
+    update->run();
+  }
+  for (const Purge& one : batch.purges) purge(one, session_.head(), applied);
+  return applied;
+}
+
+void Writer::rolled_back() noexcept {
+  session_.names.clear();
+  session_.scope_numbers.clear();
+  clients_.clear();
+}
+
+void Writer::run(Query query, std::int64_t first, std::int64_t second) {
+  Loan statement = session_.connection.use(query);
+  statement->bind(1, first);
+  statement->bind(2, second);
+  statement->run();
+}
+
+std::int64_t Writer::name(std::string_view text) {
+  if (const std::int64_t known = session_.names.number(text); known != 0) return known;
+  Loan insert = session_.connection.use(Query::add_name);
+  insert->bind_text(1, text);
+  insert->step();
+  const std::int64_t number = insert->integer(0);
+  insert->step();
+  session_.names.remember(text, number);
+  return number;
+}
+
+std::int64_t Writer::scope(std::string_view text) {
+  if (const std::int64_t known = session_.scope_numbers.number(text); known != 0) return known;
+  Loan insert = session_.connection.use(Query::add_scope);
+  insert->bind_text(1, text);
+  insert->step();
+  const std::int64_t number = insert->integer(0);
+  insert->step();
+  if (number > kMaxScopeNumber) {
+    throw Error(Code::too_large,
+                "'" + session_.connection.path() + "' holds its " + std::to_string(kMaxScopeNumber) +
+                    " scopes, the most one file can; put '" + std::string(text) + "' into another database",
+                {{"limit", kMaxScopeNumber}});
+  }
+  session_.scope_numbers.remember(text, number);
+  return number;
+}
+
+const Writer::Client* Writer::client(std::string_view client_id) {
+  if (const auto known = clients_.find(client_id); known != clients_.end()) return &known->second;
+  Loan select = session_.connection.use(Query::client_number);
+  select->bind_text(1, client_id);
+  if (!select->step()) return nullptr;
+  if (clients_.size() >= kMostClients) clients_.clear();
+  return &clients_.emplace(client_id, Client{select->integer(0), std::string(select->text(1))}).first->second;
+}
+
+void Writer::put(const PutClient& put) {
+  std::int64_t number = 0;
+  if (put.fresh) {
+    Loan insert = session_.connection.use(Query::add_client);
+    insert->bind_text(1, put.client_id);
+    insert->bind_text(2, put.owner);
+    insert->bind(3, put.last_seq);
+    insert->bind(4, put.settled);
+    insert->bind(5, put.seen_at);
+    insert->step();
+    number = insert->integer(0);
+    insert->step();
+  } else {
+    const Client* known = client(put.client_id);
+    if (known == nullptr) refuse("The client '" + std::string(put.client_id) + "' has no row; say fresh to give it one");
+    if (known->owner != put.owner) refuse("The client '" + std::string(put.client_id) + "' belongs to '" + known->owner + "'");
+    number = known->number;
+    Loan update = session_.connection.use(Query::set_client);
+    update->bind(1, number);
+    update->bind(2, put.last_seq);
+    update->bind(3, put.settled);
+    update->bind(4, put.seen_at);
+    update->run();
+  }
+  if (put.forget_through > 0) run(Query::forget_results, number, put.forget_through);
+  if (put.results.empty()) return;
+  if (put.first_seq > put.last_result_seq) {
+    refuse("The results of '" + std::string(put.client_id) + "' end before they begin, at " + std::to_string(put.last_result_seq));
+  }
+  Loan insert = session_.connection.use(Query::add_result);
+  insert->bind(1, number);
+  insert->bind(2, put.last_result_seq);
+  insert->bind(3, put.first_seq);
+  insert->bind_blob(4, put.results);
+  insert->run();
+}
+
+void Writer::put(const PutDocument& put) {
+  if (put.cursor < 1 || put.cursor > kMaxCursor) {
+    refuse("The cursor " + std::to_string(put.cursor) + " is not one of 1 ... " + std::to_string(kMaxCursor));
+  }
+  if (put.deleted != put.body.empty()) {
+    refuse("The document " + described(put.scope, put.entity, put.id) + " must have a body, or be deleted and have none");
+  }
+  const std::int64_t scope_number = scope(put.scope);
+  const std::int64_t entity_number = name(put.entity);
+  if (put.previous != 0) {
+    Loan remove = session_.connection.use(Query::remove_row);
+    remove->bind(1, place_of(scope_number, put.previous));
+    remove->run();
+  }
+  {
+    Loan key = session_.connection.use(put.previous != 0 ? Query::move_key : Query::add_key);
+    key->bind(1, scope_number);
+    key->bind(2, entity_number);
+    key->bind_text(3, put.id);
+    key->bind(4, put.cursor);
+    key->run();
+    if (session_.connection.changed_rows() != 1) {
+      refuse("The document " + described(put.scope, put.entity, put.id) + " has no row at cursor " + std::to_string(put.previous));
+    }
+  }
+  Loan insert = session_.connection.use(Query::add_row);
+  insert->bind(1, place_of(scope_number, put.cursor));
+  insert->bind(2, entity_number);
+  insert->bind_text(3, put.id);
+  insert->bind(4, put.version);
+  insert->bind(5, put.created_at);
+  insert->bind(6, put.updated_at);
+  insert->bind(7, put.created);
+  put.deleted ? insert->bind_null(8) : insert->bind_blob(8, put.body);
+  insert->run();
+}
+
+void Writer::put(const LogLineView& line) {
+  if (line.previous >= line.cursor) {
+    refuse("The log line " + std::to_string(line.cursor) + " cannot follow the line " + std::to_string(line.previous));
+  }
+  const Client* known = line.client_id.empty() ? nullptr : client(line.client_id);
+  const std::string_view owner = known != nullptr ? std::string_view(known->owner) : std::string_view();
+  Loan insert = session_.connection.use(Query::add_log_line);
+  insert->bind(1, line.cursor);
+  insert->bind(2, scope(line.scope));
+  insert->bind(3, name(line.entity));
+  insert->bind_text(4, line.id);
+  insert->bind(5, static_cast<std::int64_t>(line.op));
+  insert->bind(6, line.version);
+  insert->bind(7, line.previous);
+  insert->bind(8, line.ts);
+  if (known != nullptr) {
+    insert->bind(9, known->number);
+  } else {
+    line.client_id.empty() ? insert->bind_null(9) : insert->bind_text(9, line.client_id);
+  }
+  insert->bind(10, line.client_seq);
+  line.user == owner ? insert->bind_null(11) : insert->bind_text(11, line.user);
+  line.mutation.empty() ? insert->bind_null(12) : insert->bind(12, name(line.mutation));
+  insert->bind(13, line.mutation_ts);
+  line.delta.empty() ? insert->bind_null(14) : insert->bind_blob(14, line.delta);
+  insert->bind(15, static_cast<std::int64_t>(line.hash));
+  insert->run();
+}
+
+void Writer::remove_line(Cursor cursor) {
+  Loan remove = session_.connection.use(Query::remove_log_line);
+  remove->bind(1, cursor);
+  remove->run();
+}
+
+void Writer::forget_history(const DocumentKey& key) {
+  const std::int64_t scope_number = session_.scope_numbers.number(key.scope);
+  const std::int64_t entity_number = session_.names.number(key.entity);
+  if (scope_number == 0 || entity_number == 0) return;
+  Cursor newest = 0;
+  {
+    Loan select = session_.connection.use(Query::row_cursor);
+    select->bind(1, scope_number);
+    select->bind(2, entity_number);
+    select->bind_text(3, key.id);
+    if (!select->step()) return;
+    newest = select->integer(0);
+  }
+  const std::vector<Cursor> lines = session_.chain(newest, 0);
+  for (const Cursor line : lines) remove_line(line);
+  if (!lines.empty()) run(Query::raise_log_floor, scope_number, lines.front());
+}
+
+void Writer::purge(const Purge& purge, Cursor head, Applied& applied) {
+  if (purge.log_through > 0) purge_log(purge, head, applied);
+  if (purge.tombstones_through > 0) purge_tombstones(purge, applied);
+}
+
+void Writer::purge_log(const Purge& purge, Cursor head, Applied& applied) {
+  // A line above the head would be written later, below a mark that says it had been looked at.
+  const Cursor through = std::min(purge.log_through, head);
+  const std::int64_t most = purge.at_most > 0 ? purge.at_most : std::numeric_limits<std::int64_t>::max();
+  const bool everywhere = purge.scope.empty();
+  const std::int64_t scope_number = everywhere ? 0 : session_.scope_numbers.number(purge.scope);
+  if (!everywhere && scope_number == 0) return;
+
+  std::vector<Cursor> lines;
+  std::map<std::int64_t, Cursor> floors;  // of each scope, its highest line here
+  {
+    Loan select = session_.connection.use(everywhere ? Query::sweep_log_everywhere : Query::sweep_log);
+    if (everywhere) {
+      select->bind(1, through);
+      select->bind(2, most);
+    } else {
+      Loan swept = session_.connection.use(Query::log_swept);
+      swept->bind(1, scope_number);
+      select->bind(1, swept->step() ? swept->integer(0) : 0);
+      select->bind(2, through);
+      select->bind(3, scope_number);
+      select->bind(4, most);
+    }
+    while (select->step()) {
+      lines.push_back(select->integer(0));
+      floors[select->integer(1)] = lines.back();
+    }
+  }
+  for (const Cursor line : lines) remove_line(line);
+  for (const auto& [number, floor] : floors) run(Query::raise_log_floor, number, floor);
+  const auto removed = static_cast<std::int64_t>(lines.size());
+  if (!everywhere) run(Query::set_log_swept, scope_number, removed < most ? through : lines.back());
+  applied.purged_log_lines += removed;
+}
+
+void Writer::purge_tombstones(const Purge& purge, Applied& applied) {
+  struct Tombstone {
+    std::int64_t place, entity;
+    std::string id;
+  };
+  const std::int64_t most = purge.at_most > 0 ? purge.at_most : std::numeric_limits<std::int64_t>::max();
+  const Cursor through = std::min(purge.tombstones_through, kMaxCursor);
+  const bool everywhere = purge.scope.empty();
+  std::vector<Tombstone> tombstones;
+  {
+    Loan select = session_.connection.use(everywhere ? Query::sweep_tombstones_everywhere : Query::sweep_tombstones);
+    if (everywhere) {
+      select->bind(1, through);
+      select->bind(2, most);
+    } else {
+      const std::int64_t scope_number = session_.scope_numbers.number(purge.scope);
+      if (scope_number == 0) return;
+      select->bind(1, place_of(scope_number, 0));
+      select->bind(2, place_of(scope_number, through));
+      select->bind(3, most);
+    }
+    while (select->step()) tombstones.push_back({select->integer(0), select->integer(1), std::string(select->text(2))});
+  }
+  // Oldest first, line by line from the oldest: what the bound cuts off is still a whole chain, and its tombstone stays.
+  std::int64_t lines_left = most;
+  std::map<std::int64_t, std::pair<Cursor, Cursor>> floors;  // of each scope: tombstones, lines
+  for (const Tombstone& tombstone : tombstones) {
+    const std::int64_t scope_number = scope_of(tombstone.place);
+    auto& [floor, log_floor] = floors[scope_number];
+    const std::vector<Cursor> chain = session_.chain(cursor_of(tombstone.place), 0);
+    const auto lines = std::min(lines_left, static_cast<std::int64_t>(chain.size()));
+    for (auto line = chain.rbegin(); line != chain.rbegin() + lines; ++line) {
+      remove_line(*line);
+      log_floor = std::max(log_floor, *line);
+    }
+    lines_left -= lines;
+    applied.purged_log_lines += lines;
+    if (lines < static_cast<std::int64_t>(chain.size())) break;
+    {
+      Loan key = session_.connection.use(Query::remove_key);
+      key->bind(1, scope_number);
+      key->bind(2, tombstone.entity);
+      key->bind_text(3, tombstone.id);
+      key->run();
+    }
+    Loan row = session_.connection.use(Query::remove_row);
+    row->bind(1, tombstone.place);
+    row->run();
+    floor = std::max(floor, cursor_of(tombstone.place));
+    ++applied.purged_tombstones;
+  }
+  for (const auto& [number, reached] : floors) {
+    if (reached.first > 0) run(Query::raise_floor, number, reached.first);
+    if (reached.second > 0) run(Query::raise_log_floor, number, reached.second);
+  }
+}
+
+}  // namespace syncline::sqlite

@@ -1,0 +1,42 @@
+// Puts a WriteBatch in place: the writing half of the store on SQLite.
+//
+// Owner    the store; there is one, on the writer's session.
+// Threads  one at a time, inside the write transaction.
+#pragma once
+
+#include "store/sqlite_session.h"
+
+namespace syncline::sqlite {
+
+class Writer {
+ public:
+  explicit Writer(Session& session) noexcept : session_(session) {}
+
+  Applied apply(const WriteBatch& batch);
+  // Forgets what it knew of names, scopes and clients: the rows it came from may be gone.
+  void rolled_back() noexcept;
+
+ private:
+  struct Client {
+    std::int64_t number = 0;
+    std::string owner;
+  };
+
+  std::int64_t name(std::string_view text);
+  std::int64_t scope(std::string_view text);
+  const Client* client(std::string_view client_id);  // nullptr: it has no row; valid until the next client() or put()
+  void put(const PutClient& put);
+  void put(const PutDocument& put);
+  void put(const LogLineView& line);
+  void forget_history(const DocumentKey& key);
+  void purge(const Purge& purge, Cursor head, Applied& applied);
+  void purge_log(const Purge& purge, Cursor head, Applied& applied);
+  void purge_tombstones(const Purge& purge, Applied& applied);
+  void remove_line(Cursor cursor);
+  void run(Query query, std::int64_t first, std::int64_t second);
+
+  Session& session_;
+  ByName<Client> clients_;
+};
+
+}  // namespace syncline::sqlite
