@@ -385,7 +385,7 @@ class Remote:
             try:
                 connection.request(method, path, body=data, headers=headers)
             except (BrokenPipeError, ConnectionResetError) as error:
-                # A server that refuses a body may close before it is all sent: its reason can be there already.
+                # A server may refuse a body before it is all sent; its reason can be there already.
                 unsent = error
             try:
                 response = connection.getresponse()
