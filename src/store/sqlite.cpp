@@ -28,10 +28,23 @@ bool out_of_space(int system_error) noexcept {
   return system_error == ENOSPC || system_error == EDQUOT || system_error == EFBIG;
 }
 
+// The errno behind a failure. A failing COMMIT does not record it on the connection; the file, or its WAL, remembers it.
+int system_error_of(sqlite3* db, int rc) noexcept {
+  if (db == nullptr) return 0;
+  if (const int known = sqlite3_system_errno(db); known != 0 || (rc & 0xff) != SQLITE_IOERR) return known;
+  for (const int which : {SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_FILE_POINTER}) {
+    sqlite3_file* file = nullptr;
+    int last = 0;
+    if (sqlite3_file_control(db, "main", which, &file) != SQLITE_OK || file == nullptr || file->pMethods == nullptr) continue;
+    if (file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &last) == SQLITE_OK && last != 0) return last;
+  }
+  return 0;
+}
+
 }  // namespace
 
 void raise(sqlite3* db, int rc, const std::string& path, std::string_view doing) {
-  const int system_error = db != nullptr ? sqlite3_system_errno(db) : 0;
+  const int system_error = system_error_of(db, rc);
   std::string what{doing};
   what += " '" + path + "': ";
   what += db != nullptr && sqlite3_errcode(db) != SQLITE_OK ? sqlite3_errmsg(db) : sqlite3_errstr(rc);
@@ -89,7 +102,8 @@ std::string_view Statement::blob(int column) noexcept {
 
 void Statement::fail(int rc) {
   sqlite3* db = sqlite3_db_handle(handle_.get());
-  const bool reading = sqlite3_stmt_readonly(handle_.get()) != 0;
+  // COMMIT counts as read-only, and returns no columns.
+  const bool reading = sqlite3_stmt_readonly(handle_.get()) != 0 && sqlite3_column_count(handle_.get()) > 0;
   try {
     raise(db, rc, *path_, reading ? "reading" : "writing");
   } catch (...) {
