@@ -4,8 +4,10 @@
 //            looked for log lines (it goes on from there)
 // documents  place = scope number << 40 | cursor: one scope is one run of pages in cursor order, whatever was written in between.
 //            body NULL: a tombstone. An update deletes the row and inserts it at its new place.
-// keys       where a key's row is. A table of its own, in key order and without rowid, against a unique index over
-//            (scope, entity, id) on documents: the row needs no scope, and an update overwrites one cursor
+// keys       where a key's row is: a table of its own, in key order and without rowid. Measured in CPU time, 100,000 documents
+//            of 200 B with log line in batches of 100, against a unique index over (scope, entity, id) on documents: random ids
+//            1.1 times faster (81 k/s creates, 73 k/s updates against 73 and 66), sequential ids slower on creates (146 k/s
+//            against 189), even on updates and look-ups, 1-3 % smaller. Taken because random ids are what a store waits for.
 // tombstones finds them without reading the documents; writes of live documents do not touch it
 // changelog  one line per change. client: its number in `clients`, its id as text where it has no row there, or NULL for
 //            backend code. user: NULL where it is the client's owner (nobody, without a client). mutation: NULL for a direct write.
