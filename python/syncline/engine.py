@@ -1,0 +1,520 @@
+"""The engine: one database, its mutators, and everything that reads it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import os
+import threading
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from . import _core
+from ._runner import AsyncWrite, Runner
+from .broker import Broker, LocalBroker, Poke, Subscription
+from .errors import InvalidRequest, Timeout, UsageError
+from .mutators import Mutators
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, TypeAlias
+
+    from .http import Authenticate, Authorize, Cors, Response
+
+__all__ = ["Engine", "Mutation", "Stats", "Write", "WriteAsync"]
+
+_T = TypeVar("_T")
+_Path: TypeAlias = "str | os.PathLike[str]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutation:
+    """A named request. `push` takes mappings with the same fields too.
+
+    Attributes:
+        name: the mutator's; None: a void, which only consumes its number.
+        args: any value the protocol has.
+        scope: where it writes.
+        client_id, client_seq: whose it is, and its number: 1, 2, 3, ...; None: backend code's own.
+        ts: the client's clock, an aware datetime.
+        seed: 64 bits, what `tx.uuid()` and `tx.random` derive from.
+    """
+
+    name: str | None
+    args: Any = None
+    scope: str | None = None
+    client_id: str | None = None
+    client_seq: int | None = None
+    ts: datetime | None = None
+    seed: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """What an engine did since it was opened, and what its database holds. Sizes are bytes."""
+
+    pushes: int
+    mutations: int
+    duplicates: int
+    refused: int
+    commits: int
+    changes: int
+    pulls: int
+    pulled_changes: int
+    snapshots: int
+    waiting: int
+    head: int
+    documents: int
+    tombstones: int
+    log_lines: int
+    clients: int
+    results: int
+    scopes: int
+    bytes: int
+    wal_bytes: int
+    free_disk_bytes: int
+
+
+class Engine:
+    """One database and its mutators. Any thread may use it; one process writes a file, others may read it.
+
+    Args:
+        path: of the file, which is made when there is none; ":memory:" is private and gone when the engine is closed.
+        mutators: what pushes may run.
+        durability: "full": what was acknowledged survives power loss; "normal": a crash of the process only, but faster.
+        read_only: beside a writer, or on a file in a folder that cannot be written.
+        limits: of requests and documents.
+        broker: who is told of each commit; None: this process's own.
+
+    Raises:
+        Locked: another process writes the file. Use `syncline.connect(url)`, or `read_only=True`.
+        ForeignFile, NewerSchema, Corrupt, DiskFull, StorageError: the file cannot be used.
+        UsageError: an argument is none of those.
+
+    Every method raises `Closed` after `close`, and `UsageError` in a process that was forked from the one that opened it.
+    """
+
+    def __init__(
+        self,
+        path: _Path,
+        *,
+        mutators: Mutators | None = None,
+        durability: str = "full",
+        read_only: bool = False,
+        limits: _core.Limits | None = None,
+        broker: Broker | None = None,
+    ) -> None:
+        if mutators is not None and not isinstance(mutators, Mutators):
+            raise UsageError(f"mutators must be a syncline.Mutators, not {type(mutators).__name__}")
+        name = os.fspath(path)
+        if not isinstance(name, str):
+            raise UsageError("path must be a str or a pathlib.Path")
+        self._mutators = mutators if mutators is not None else Mutators()
+        self._limits = limits if limits is not None else _core.Limits()
+        self._native = _core.Engine(name, durability=durability, read_only=read_only, limits=self._limits)
+        self._epoch = self._native.epoch
+        self._path = name
+        self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
+        self._listening = threading.Lock()
+        self._listened = False
+        self._broker: Broker = broker if broker is not None else LocalBroker()
+        self._runner = Runner(self._native, self._mutators._table, self._limits.max_waiting)
+        # Runs at close(), when the engine is forgotten, and at the interpreter's exit, whichever comes first.
+        self._finalize = weakref.finalize(self, _shut_down, self._native, self._runner, os.getpid())
+        if broker is not None:
+            self._listen()
+
+    # ------------------------------------------------------------------------------------------------------------- push
+
+    def push(
+        self,
+        mutations: Iterable[Mapping[str, Any] | Mutation],
+        *,
+        user: str | None = None,
+        epoch: str | None = None,
+        settled: Mapping[str, int] | None = None,
+        timeout: float | None = None,
+    ) -> _core.PushResult:
+        """Runs mutations, each exactly once, and returns a result for each when they are durable.
+
+        The mutators run on this thread. What they refuse is in the results; what is raised means that nothing was consumed.
+
+        Args:
+            mutations: mappings such as {"name": "todo/create", "args": {...}, "scope": "list:1", "client_id": "c1",
+                "client_seq": 1}, or `Mutation`s. Without a client id they are backend code's own, and not deduplicated.
+            user: who asks; a client id belongs to the user that first used it.
+            epoch: the client's; when it is not the current one the push is refused.
+            settled: client id -> up to which number it has its answers on its disk.
+            timeout: seconds to wait for its turn; then it is withdrawn.
+
+        Raises:
+            InvalidRequest, InvalidMutation: a mutation is malformed, or its args are no value.
+            EpochMismatch, Forbidden (someone else's client id), TooLarge, RateLimited.
+            Timeout: its turn did not come.
+            UsageError: called from within a mutator or a write of this thread.
+            StorageError: it could not be stored.
+        """
+        self._check_task()
+        request = self._request(mutations, epoch, settled)
+        result = self._native.push(request, user, self._mutators._table, _seconds(timeout))
+        if result is None:
+            raise Timeout(f"the push was withdrawn: its turn did not come within {timeout} s")
+        return result
+
+    async def push_async(
+        self,
+        mutations: Iterable[Mapping[str, Any] | Mutation],
+        *,
+        user: str | None = None,
+        epoch: str | None = None,
+        settled: Mapping[str, int] | None = None,
+        timeout: float | None = None,
+    ) -> _core.PushResult:
+        """As `push`, without blocking the event loop. The mutators run on the engine's own thread, in a copy of the caller's
+        context variables; many that wait go into one commit. Cancelling it withdraws it while it waits for its turn.
+        """
+        self._check_task()
+        future = self._runner.submit(self._request(mutations, epoch, settled), user, (), False)
+        waiting = asyncio.wrap_future(future)
+        seconds = _seconds(timeout)
+        if seconds is None:
+            return await waiting
+        done, _ = await asyncio.wait((waiting,), timeout=seconds)
+        # Once its turn has come it cannot be withdrawn any more, and ends soon.
+        if not done and future.cancel():
+            raise Timeout(f"the push was withdrawn: its turn did not come within {timeout} s")
+        return await waiting
+
+    def _request(
+        self, mutations: Iterable[Mapping[str, Any] | Mutation], epoch: str | None, settled: Mapping[str, int] | None
+    ) -> _core.PushRequest:
+        if isinstance(mutations, (Mapping, Mutation, str, bytes)) or not isinstance(mutations, Iterable):
+            raise InvalidRequest(f"push takes a list of mutations, not {type(mutations).__name__}: write push([...])")
+        plain = [vars(one) if isinstance(one, Mutation) else one for one in mutations]
+        if settled is not None and not isinstance(settled, Mapping):
+            raise InvalidRequest("settled must be a mapping of client ids to numbers")
+        return _core.PushRequest.of(plain, epoch, None if settled is None else dict(settled), self._limits)
+
+    def _submit(
+        self, request: _core.PushRequest, *, user: str | None, forbidden: Collection[str], require_client: bool
+    ) -> concurrent.futures.Future[_core.PushResult]:
+        return self._runner.submit(request, user, tuple(forbidden), require_client)
+
+    # ------------------------------------------------------------------------------------------------------------- pull
+
+    def pull(
+        self,
+        scope: str,
+        cursor: int = 0,
+        *,
+        epoch: str | None = None,
+        page: str | None = None,
+        limit: int | None = None,
+        client_id: str | None = None,
+        entities: Iterable[str] | None = None,
+        user: str | None = None,
+    ) -> _core.Pull:
+        """The documents of `scope` that changed after `cursor`, each once, deletions included; from 0 the live ones.
+
+        Args:
+            cursor: of the last finished pull; 0: everything.
+            epoch: of that pull; None: the current one.
+            page: of the page before, when it said `has_more`.
+            limit: how many changes at most; None: as many as fit a page of `limits.max_page_bytes`.
+            client_id: whose `last_seq` to tell.
+            entities: only these; None: all that are not reserved.
+            user: whose `client_id` it must be.
+
+        Raises:
+            CursorTooOld: deletions since then are no longer known. Pull from 0.
+            EpochMismatch: this history never had that cursor. Pull from 0.
+            InvalidScope, InvalidRequest, Forbidden.
+        """
+        if epoch is None and cursor != 0:
+            epoch = self._epoch
+        names = None if entities is None else entities if isinstance(entities, str) else list(entities)
+        return self._native.pull(_core.PullRequest.of(scope, cursor, epoch, page, limit, client_id, names), user)
+
+    def snapshot(self, scope: str, *, client_id: str | None = None, user: str | None = None) -> _core.Snapshot:
+        """The live documents of `scope` and the cursor they are at.
+
+        Raises:
+            TooLarge: they have more than `limits.max_snapshot_bytes`; pull them instead.
+            InvalidScope, Forbidden.
+        """
+        return self._native.snapshot(_core.SnapshotRequest.of(scope, client_id), user)
+
+    def read(self, scope: str) -> _core.View:
+        """`with engine.read(scope) as view:` the scope as it is now, for the length of the block. Keep it short.
+
+        Raises:
+            InvalidScope.
+        """
+        return self._native.read(scope)
+
+    # ------------------------------------------------------------------------------------------------------------ write
+
+    @overload
+    def write(self, scope: str, /, *, user: str | None = None, timeout: float | None = None) -> Write[_core.Tx]: ...
+
+    @overload
+    def write(
+        self, first: str, second: str, /, *more: str, user: str | None = None, timeout: float | None = None
+    ) -> Write[tuple[_core.Tx, ...]]: ...
+
+    def write(self, *scopes: str, user: str | None = None, timeout: float | None = None) -> Write[Any]:
+        """`with engine.write(scope) as tx:` backend code's own commit, rolled back when the block raises.
+
+        With several scopes there is a tx for each, and one commit. It belongs to the thread that opened it, and holds every other
+        writer up: keep it short.
+
+        Raises, on entering:
+            InvalidScope, Timeout.
+            UsageError: no scope, or within a mutator or another write of this thread.
+        """
+        self._check_task()
+        return Write(self._native, scopes, user, _seconds(timeout))
+
+    @overload
+    def write_async(
+        self, scope: str, /, *, user: str | None = None, timeout: float | None = None
+    ) -> WriteAsync[_core.Tx]: ...
+
+    @overload
+    def write_async(
+        self, first: str, second: str, /, *more: str, user: str | None = None, timeout: float | None = None
+    ) -> WriteAsync[tuple[_core.Tx, ...]]: ...
+
+    def write_async(self, *scopes: str, user: str | None = None, timeout: float | None = None) -> WriteAsync[Any]:
+        """`async with engine.write_async(scope) as tx:` as `write`; waits for its turn, and for the disk, beside the event loop.
+
+        Every other writer waits while the block runs, so await nothing slow in it; a push or write in the block raises `UsageError`.
+        """
+        return WriteAsync(self._runner, scopes, user, _seconds(timeout))
+
+    def _check_task(self) -> None:
+        self._runner.check_task()
+
+    # ------------------------------------------------------------------------------------------------------------ pokes
+
+    def subscribe(self, *scopes: str) -> Subscription:
+        """The pokes of `scopes` from now on: to iterate over, by a thread or by a task. Use it in a `with` block.
+
+        Raises:
+            UsageError: no scope.
+        """
+        if not scopes or not all(isinstance(one, str) for one in scopes):
+            raise UsageError("subscribe takes the scopes to hear of: subscribe('list:1')")
+        self._native.head()  # raises when closed, or after fork
+        self._listen()
+        subscription = Subscription(lambda callback: self._broker.subscribe(scopes, callback))
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def _listen(self) -> None:
+        with self._listening:
+            if self._listened:
+                return
+            broker = self._broker
+            self._native.set_poke_listener(lambda pokes: broker.publish([Poke(*one) for one in pokes]))
+            self._listened = True
+
+    # ------------------------------------------------------------------------------------------------------------- rest
+
+    @property
+    def mutators(self) -> Mutators:
+        return self._mutators
+
+    @property
+    def limits(self) -> _core.Limits:
+        return self._limits
+
+    @property
+    def epoch(self) -> str:
+        """This tenure of the database: new each time it is opened for writing."""
+        return self._epoch
+
+    @property
+    def head(self) -> int:
+        """The highest cursor there is."""
+        return self._native.head()
+
+    def cursor(self, scope: str) -> int:
+        """Of the last commit that touched `scope`; 0: none yet. Raises `InvalidScope`."""
+        return self._native.cursor(scope)
+
+    def stats(self) -> Stats:
+        """Counts since the engine was opened, and of what the database holds. Costs a scan of its keys."""
+        return Stats(**self._native.stats())
+
+    def health(self) -> dict[str, Any]:
+        """What a monitor wants to know, in the words of the protocol's health answer."""
+        info = self._native.info()
+        return {
+            "ok": True,
+            "version": _core.__version__,
+            "database": {"kind": info["kind"], "version": info["version"]},
+            "head": info["head"],
+            "epoch": self._epoch,
+            "limits": {
+                "body_bytes": self._limits.max_body_bytes,
+                "mutations": self._limits.max_mutations,
+                "page_bytes": self._limits.max_page_bytes,
+                "document_bytes": self._limits.max_document_bytes,
+                "nesting": self._limits.max_nesting,
+                "snapshot_bytes": self._limits.max_snapshot_bytes,
+            },
+            "waiting": info["waiting"],
+        }
+
+    def backup(self, path: _Path, progress: Callable[[int, int], None] | None = None) -> None:
+        """Copies the database to `path`, which must not exist, while it is used.
+
+        Args:
+            progress: called with (done, total) pages; what it raises ends the copy.
+
+        Raises:
+            StorageError: the copy cannot be written.
+        """
+        self._native.backup(os.fspath(path), progress)
+
+    def compact(self, keep: timedelta | int = timedelta(days=30)) -> int:
+        """Forgets history and tombstones older than `keep`; returns how many lines and tombstones went.
+
+        Args:
+            keep: an age, at least one hour of which is always kept; or a cursor: everything after it is kept.
+        """
+        hour = 3600 * 1_000_000
+        if isinstance(keep, timedelta):
+            age = keep // timedelta(microseconds=1)
+            if age < 0:
+                raise UsageError("keep must not be negative")
+            through, age = (1 << 40) - 1, max(age, hour)
+        elif isinstance(keep, int) and not isinstance(keep, bool):
+            through, age = keep, hour
+        else:
+            raise UsageError(f"keep must be a timedelta or a cursor, not {type(keep).__name__}")
+        tombstones, lines = self._native.compact(through, age)
+        return tombstones + lines
+
+    def handle(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        body: bytes = b"",
+        *,
+        authenticate: Authenticate,
+        authorize: Authorize,
+        cors: Cors | None = None,
+    ) -> Response:
+        """Answers one HTTP request of the protocol; see `syncline.http.handle`."""
+        from . import http
+
+        return http.handle(
+            self, method, path, headers, body, authenticate=authenticate, authorize=authorize, cors=cors
+        )
+
+    def close(self) -> None:
+        """Waits for what runs, and closes the database. May be called twice.
+
+        Raises:
+            UsageError: within a mutator or a write of this thread.
+        """
+        self._runner.check_task()
+        self._native.check_not_writing()
+        for subscription in list(self._subscriptions):
+            subscription.close()
+        self._finalize()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Engine {self._path!r}{'' if self._finalize.alive else ' closed'}>"
+
+    def __reduce__(self) -> str:
+        raise UsageError("an engine cannot be pickled; open the database where it is used, or use syncline.connect(url)")
+
+
+def _shut_down(native: _core.Engine, runner: Runner, pid: int) -> None:
+    # In a forked child there is nothing to end: the threads, and the file, are the parent's.
+    if os.getpid() != pid:
+        return
+    runner.stop()
+    native.close()
+
+
+def _seconds(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise UsageError(f"timeout must be a number of seconds, not {timeout!r}")
+    return float(timeout)
+
+
+def _entered(native: _core.Write, scopes: Sequence[str]) -> Any:
+    txs = native.txs
+    return txs[0] if len(scopes) == 1 else tuple(txs)
+
+
+class Write(Generic[_T]):
+    """What `engine.write` returns: a `with` block is the write. Used once."""
+
+    def __init__(self, native: _core.Engine, scopes: tuple[str, ...], user: str | None, timeout: float | None) -> None:
+        self._engine = native
+        self._scopes = scopes
+        self._user = user
+        self._timeout = timeout
+        self._write: _core.Write | None = None
+        self._used = False
+
+    def __enter__(self) -> _T:
+        if self._used:
+            raise UsageError("this write was used already; call engine.write again")
+        self._write = self._engine.write(self._scopes, self._user, self._timeout, None)
+        if self._write is None:
+            raise Timeout(f"the write was withdrawn: its turn did not come within {self._timeout} s")
+        self._used = True
+        entered: _T = _entered(self._write, self._scopes)
+        return entered
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        write, self._write = self._write, None
+        assert write is not None
+        if kind is None:
+            write.commit()
+        else:
+            write.rollback()
+
+
+class WriteAsync(Generic[_T]):
+    """What `engine.write_async` returns: an `async with` block is the write. Used once."""
+
+    def __init__(self, runner: Runner, scopes: tuple[str, ...], user: str | None, timeout: float | None) -> None:
+        self._runner = runner
+        self._scopes = scopes
+        self._user = user
+        self._timeout = timeout
+        self._write: AsyncWrite | None = None
+
+    async def __aenter__(self) -> _T:
+        if self._write is not None:
+            raise UsageError("this write was used already; call engine.write_async again")
+        self._write = AsyncWrite(self._runner, self._scopes, self._user, self._timeout)
+        entered: _T = _entered(await self._write.begin(), self._scopes)
+        return entered
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._write is not None
+        await self._write.end(commit=kind is None)

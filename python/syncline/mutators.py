@@ -1,0 +1,141 @@
+"""Mutators: the application's functions that pushes run, by name."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._validate import Validator, validator_for
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeAlias
+
+    from ._core import Tx
+
+__all__ = ["Mutator", "Mutators"]
+
+# What the second parameter is, its annotation says; a Callable's parameter cannot be left open in another way.
+Mutator: TypeAlias = "Callable[[Tx, Any], object]"
+_M = TypeVar("_M", bound="Callable[[Tx, Any], object]")
+
+_log = logging.getLogger("syncline")
+
+
+class Mutators(Mapping[str, "Mutator"]):
+    """The mutators of an application.
+
+        mutators = syncline.Mutators()
+
+        @mutators("todo/create")
+        def create(tx: syncline.Tx, args: Create) -> None:
+            tx.set("todo", args.id, {"title": args.title})
+
+    A mutator takes `(tx, args)` and may be run again, so it reads and writes through `tx` alone. When `args` is annotated with a
+    dataclass or a TypedDict, arguments are checked against it first, and a dataclass is constructed. What it returns is ignored; to
+    refuse it raises `syncline.Rejected`.
+    """
+
+    def __init__(self) -> None:
+        self._functions: dict[str, Mutator] = {}
+        # Read by the core for each mutation: name -> (function, validate or None).
+        self._table: dict[str, tuple[Mutator, Validator | None]] = {}
+
+    def __call__(self, name: str) -> Callable[[_M], _M]:
+        """Registers the decorated function for `name`. Raises like `register`."""
+        if not isinstance(name, str):
+            raise UsageError('a mutator needs a name: write @mutators("todo/create")')
+
+        def decorate(function: _M) -> _M:
+            self.register(name, function)
+            return function
+
+        return decorate
+
+    def register(self, name: str, function: Mutator) -> None:
+        """Registers `function` for `name`.
+
+        Raises:
+            UsageError: the name is none or is taken, or the function has not the form `def mutator(tx, args)`; or its annotation
+                says something that no argument can be.
+        """
+        _check_name(name)
+        if name in self._functions:
+            raise UsageError(f"there is a mutator {name!r} already ({_where(self._functions[name])})")
+        _check_signature(name, function)
+        validate = validator_for(function, name)
+        self._functions[name] = function
+        self._table[name] = (function, validate)
+
+    def include(self, other: Mutators, *, prefix: str = "") -> None:
+        """Registers all of `other`'s, each name with `prefix` before it. Raises `UsageError` before anything is registered."""
+        if not isinstance(other, Mutators):
+            raise UsageError(f"include takes Mutators, not {type(other).__name__}")
+        for name in other._functions:
+            _check_name(prefix + name)
+            if prefix + name in self._functions:
+                raise UsageError(f"there is a mutator {prefix + name!r} already")
+        for name, entry in list(other._table.items()):
+            self._functions[prefix + name] = other._functions[name]
+            self._table[prefix + name] = entry
+
+    def __getitem__(self, name: str) -> Mutator:
+        return self._functions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def __repr__(self) -> str:
+        return f"Mutators({', '.join(map(repr, self._functions))})"
+
+
+def _where(function: Mutator) -> str:
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise UsageError(f"a mutator's name must be a str, not {type(name).__name__}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"the name {name!r} has a lone surrogate, which has no UTF-8 form") from None
+    if not 1 <= size <= 255:
+        raise UsageError(f"a mutator's name must have 1-255 bytes of UTF-8, not {size}")
+    if any(ord(letter) < 0x20 or 0x7F <= ord(letter) < 0xA0 for letter in name):
+        raise UsageError(f"the name {name!r} has a control character")
+    if name.startswith("_"):
+        raise UsageError(f"the name {name!r} begins with '_', which is reserved")
+
+
+def _check_signature(name: str, function: object) -> None:
+    want = "a mutator is written def name(tx, args): ..."
+    if not callable(function):
+        raise UsageError(f"the mutator {name!r} must be a function, not {type(function).__name__}; {want}")
+    inner = inspect.unwrap(function)
+    call = inner if inspect.isroutine(inner) or inspect.isclass(inner) else getattr(inner, "__call__", inner)  # noqa: B004
+    for one in (function, inner, call):
+        if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
+            raise UsageError(
+                f"the mutator {name!r} is async, but a mutator runs inside a transaction, which must not wait; write it with def"
+            )
+        if inspect.isgeneratorfunction(one):
+            raise UsageError(f"the mutator {name!r} is a generator: it has a yield, so calling it runs nothing; {want}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a builtin may have none
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise UsageError(f"the mutator {name!r} has the signature {signature}, which {error}; {want}") from None
+
+
+def _log_failure(name: str, error: BaseException) -> None:
+    """Called by the core with what a mutator raised, of which its client hears nothing."""
+    _log.error("the mutator %r failed", name, exc_info=(type(error), error, error.__traceback__))

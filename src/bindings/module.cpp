@@ -1,0 +1,16 @@
+#include "bindings/py_codec.h"
+#include "bindings/python.h"
+
+PYBIND11_MODULE(_core, module) {
+  namespace python = syncline::python;
+  module.doc() = "Syncline's core. Use it through the package `syncline`.";
+  module.attr("__version__") = SYNCLINE_VERSION;
+  python::init_codec();
+  python::bind_errors(module);
+  python::bind_codec(module);
+  python::bind_wire(module);
+  python::bind_results(module);
+  python::bind_tx(module);
+  python::bind_view(module);
+  python::bind_engine(module);
+}

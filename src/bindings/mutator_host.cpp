@@ -1,0 +1,173 @@
+#include "bindings/mutator_host.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "bindings/errors.h"
+#include "bindings/py_codec.h"
+
+namespace syncline::python {
+
+namespace {
+
+Outcome refused(std::string code, std::string message, std::vector<Detail> details = {}) {
+  return {Outcome::Kind::refused, {std::move(code), std::move(message), std::move(details)}};
+}
+
+Outcome internal() { return refused(std::string(code_name(Code::internal_error)), "internal error"); }
+
+std::string utf8_or(py::handle value, const char* otherwise) {
+  if (!PyUnicode_Check(value.ptr())) return otherwise;
+  const char* utf8 = PyUnicode_AsUTF8(value.ptr());
+  if (utf8 == nullptr) {
+    PyErr_Clear();
+    return otherwise;
+  }
+  return utf8;
+}
+
+std::vector<Detail> details_of(py::handle error) {
+  std::vector<Detail> details;
+  const py::object given = py::getattr(error, "details", py::dict());
+  if (!PyDict_Check(given.ptr())) return details;
+  for (const auto& [name, value] : py::reinterpret_borrow<py::dict>(given)) {
+    int overflow = 0;
+    const bool number = PyLong_Check(value.ptr()) && !PyBool_Check(value.ptr());
+    const long long integer = number ? PyLong_AsLongLongAndOverflow(value.ptr(), &overflow) : 0;
+    std::string key = utf8_or(name, "");
+    // These two names are the error's own on the wire.
+    if (key.empty() || key == "code" || key == "message") continue;
+    if (number && overflow == 0) {
+      details.emplace_back(std::move(key), static_cast<std::int64_t>(integer));
+    } else {
+      details.emplace_back(std::move(key), utf8_or(py::str(value), "?"));
+    }
+  }
+  return details;
+}
+
+// The codes that say something about the mutation. The others are faults of the mutator's code, or of the storage.
+bool about_mutation(Code code) {
+  constexpr std::array kSuch = {Code::invalid_mutation, Code::invalid_scope, Code::forbidden, Code::not_found, Code::unknown_mutation,
+                                Code::conflict,         Code::too_large,     Code::rejected};
+  return std::ranges::find(kSuch, code) != kSuch.end();
+}
+
+bool is_awaitable(PyObject* result) {
+  return PyCoro_CheckExact(result) || PyGen_CheckExact(result) || PyAsyncGen_CheckExact(result) ||
+         (Py_TYPE(result)->tp_as_async != nullptr && Py_TYPE(result)->tp_as_async->am_await != nullptr);
+}
+
+void log_failure(std::string_view name, py::handle error) {
+  try {
+    package_attribute("syncline.mutators", "_log_failure")(to_str(name), error);
+  } catch (py::error_already_set& broken) {
+    broken.discard_as_unraisable("syncline: logging a mutator's failure");
+  }
+}
+
+class InContext {
+ public:
+  explicit InContext(const py::object& context) : context_(context.is_none() ? nullptr : context.ptr()) {
+    if (context_ != nullptr && PyContext_Enter(context_) != 0) throw py::error_already_set();
+  }
+  ~InContext() {
+    if (context_ == nullptr) return;
+    const py::error_scope kept;
+    PyContext_Exit(context_);
+  }
+  InContext(const InContext&) = delete;
+  InContext& operator=(const InContext&) = delete;
+
+ private:
+  PyObject* context_;
+};
+
+}  // namespace
+
+PyMutatorHost::PyMutatorHost(py::dict table, py::object context, const mp::Border& border)
+    : table_(std::move(table)), context_(std::move(context)), border_(border) {}
+
+PyMutatorHost::~PyMutatorHost() = default;
+
+PyObject* PyMutatorHost::borrow_tx(Tx& tx) {
+  if (!tx_object_ || Py_REFCNT(tx_object_.ptr()) != 1) {
+    tx_object_ = py::cast(std::make_unique<PyTx>());
+    py_tx_ = tx_object_.cast<PyTx*>();
+    py_tx_->border = border_;
+  }
+  py_tx_->tx = &tx;
+  py_tx_->thread = std::this_thread::get_id();
+  return tx_object_.ptr();
+}
+
+Outcome PyMutatorHost::run(const Mutation& mutation, Tx& tx) {
+  const WithGil gil;
+  struct End {
+    PyMutatorHost& host;
+    ~End() {
+      if (host.py_tx_ != nullptr) host.py_tx_->tx = nullptr;
+    }
+  } end{*this};
+  try {
+    return call(mutation, tx);
+  } catch (py::error_already_set& raised) {
+    return failed(mutation, raised);
+  }
+}
+
+Outcome PyMutatorHost::call(const Mutation& mutation, Tx& tx) {
+  const py::object name = cached_str(mutation.name);
+  PyObject* entry = PyDict_GetItemWithError(table_.ptr(), name.ptr());
+  if (entry == nullptr) {
+    if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+    return refused(std::string(code_name(Code::unknown_mutation)), "there is no mutator named '" + mutation.name + "'");
+  }
+  const auto held = py::reinterpret_borrow<py::object>(entry);
+  PyObject* function = PyTuple_GET_ITEM(entry, 0);
+  PyObject* validate = PyTuple_GET_ITEM(entry, 1);
+  py::object args = mutation.args.empty() ? py::none() : decode(mutation.args);
+  const InContext context(context_);
+  if (validate != Py_None) {
+    args = py::reinterpret_steal<py::object>(PyObject_CallOneArg(validate, args.ptr()));
+    if (!args) throw py::error_already_set();
+  }
+  PyObject* arguments[] = {nullptr, borrow_tx(tx), args.ptr()};
+  const auto result = py::reinterpret_steal<py::object>(
+      PyObject_Vectorcall(function, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+  if (!result) throw py::error_already_set();
+  if (result.is_none() || !is_awaitable(result.ptr())) return {};
+  if (py::hasattr(result, "close")) result.attr("close")();
+  const std::string kind = Py_TYPE(result.ptr())->tp_name;
+  log_failure(mutation.name, package_attribute("syncline.errors", "UsageError")(
+                                 to_str("the mutator returned a " + kind + ", which nobody awaits; write it as a plain function")));
+  return internal();
+}
+
+Outcome PyMutatorHost::failed(const Mutation& mutation, py::error_already_set& raised) {
+  const py::object value = raised.value();
+  const auto is = [&](const char* name) {
+    return PyObject_IsInstance(value.ptr(), package_attribute("syncline.errors", name).ptr()) == 1;
+  };
+  if (PyObject_IsInstance(value.ptr(), PyExc_Exception) != 1) {
+    abort_.emplace(raised);
+    return {Outcome::Kind::abort, {}};
+  }
+  if (is("Retry")) return {Outcome::Kind::retry, {}};
+  if (is("Error")) {
+    const std::string code = utf8_or(py::getattr(value, "code", py::none()), "internal_error");
+    const std::string message = utf8_or(py::getattr(value, "message", py::none()), "");
+    if (is("Rejected")) return refused(code, message, details_of(value));
+    const std::optional<Code> known = code_named(code);
+    if (known && about_mutation(*known)) return refused(code, message, details_of(value));
+    // A filter or a limit made of the arguments.
+    if (known == Code::invalid_request) return refused(std::string(code_name(Code::invalid_mutation)), message, details_of(value));
+    // The storage below failed: a later try may do better. What is closed or forbidden to the mutator's code stays so.
+    if (known && known != Code::closed && wire_code(*known) == Code::unavailable) return {Outcome::Kind::retry, {}};
+  }
+  log_failure(mutation.name, value);
+  return internal();
+}
+
+}  // namespace syncline::python

@@ -1,0 +1,39 @@
+// Runs the application's Python mutators for one push.
+//
+// Owner    the binding of push, for the length of one push; constructed and destroyed with the GIL.
+// Threads  `run` is called by the engine on the push's thread without the GIL, which it takes.
+#pragma once
+
+#include <optional>
+
+#include "bindings/types.h"
+
+namespace syncline::python {
+
+class PyMutatorHost : public MutatorHost {
+ public:
+  // `table` is name -> (function, validate or None); `context` a contextvars.Context to run in, or None.
+  PyMutatorHost(py::dict table, py::object context, const mp::Border& border);
+  ~PyMutatorHost() override;
+
+  Outcome run(const Mutation& mutation, Tx& tx) override;
+
+  // What a mutator raised that is no Exception (KeyboardInterrupt and its like): it leaves through its push.
+  [[nodiscard]] bool aborted() const noexcept { return abort_.has_value(); }
+  [[nodiscard]] py::object abort_value() const { return abort_->value(); }
+  [[noreturn]] void raise_abort() { throw *abort_; }
+
+ private:
+  Outcome call(const Mutation& mutation, Tx& tx);
+  Outcome failed(const Mutation& mutation, py::error_already_set& raised);
+  PyObject* borrow_tx(Tx& tx);
+
+  py::dict table_;
+  py::object context_;
+  mp::Border border_;
+  py::object tx_object_;  // kept for the next mutation where nobody else holds it
+  PyTx* py_tx_ = nullptr;
+  std::optional<py::error_already_set> abort_;
+};
+
+}  // namespace syncline::python

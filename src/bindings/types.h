@@ -1,0 +1,76 @@
+// What several bindings share of the native objects that Python sees. Owner: the bindings. Threads: as each type says.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/msgpack.h"
+#include "bindings/python.h"
+
+namespace syncline::python {
+
+// The engine's limits with the one of its queue.
+struct PyLimits : Limits {
+  std::int64_t max_waiting = 10'000;
+
+  [[nodiscard]] mp::Border document() const {
+    return {.code = Code::invalid_mutation,
+            .max_nesting = static_cast<int>(max_nesting),
+            .max_bytes = static_cast<std::size_t>(max_document_bytes),
+            .allow_dollar_keys = false};
+  }
+};
+
+// A pull's page, or a snapshot, as it left the core; its Changes point into it. Immutable once built: any thread.
+struct PyPull {
+  struct Line {
+    Cursor cursor = 0;
+    std::int64_t version = 0, ts = 0;
+    std::uint32_t entity = 0;                // index into `entities`
+    std::size_t id_at = 0, id_size = 0, data_at = 0, data_size = 0;
+    Op op = Op::create;
+  };
+  std::string scope, bytes;
+  std::vector<std::string> entities;
+  std::vector<Line> lines;
+  PageEnd end;
+
+  [[nodiscard]] std::string_view id(const Line& line) const { return std::string_view(bytes).substr(line.id_at, line.id_size); }
+  [[nodiscard]] std::string_view data(const Line& line) const { return std::string_view(bytes).substr(line.data_at, line.data_size); }
+};
+
+struct PyPushResult {
+  PushResult push;
+};
+
+struct PySnapshot {
+  Snapshot snapshot;
+};
+
+// A `Tx` as a mutator or a write holds it: dead once `tx` is null. One thread's.
+struct PyTx {
+  Tx* tx = nullptr;
+  std::shared_ptr<Tx> owner;  // of a write; a mutator's belongs to the push
+  mp::Border border;
+  std::thread::id thread = std::this_thread::get_id();
+};
+
+// A `View` with a lock, because nobody can keep two threads from sharing a Python object.
+struct PyView {
+  std::unique_ptr<View> view;
+  std::mutex mutex;
+};
+
+// The arguments of `find`.
+FindOptions find_options(py::handle filter, py::handle sort, py::handle limit);
+std::int64_t row_limit(py::handle limit);
+py::list to_pairs(const std::vector<Row>& rows);
+py::dict to_documents(const std::vector<Row>& rows);
+
+}  // namespace syncline::python
