@@ -178,24 +178,17 @@ void WriteSession::rollback() noexcept {
 Applied Engine::compact(Cursor through, std::int64_t min_age, std::int64_t step) {
   check_writable();
   const Cursor cut = std::min(through, oldest_kept(clock_->now() - min_age));
-  std::vector<std::string> names;
-  store_->read()->scopes([&](const ScopeRow& scope) {
-    names.push_back(scope.name);
-    return true;
-  });
   Applied total;
-  for (const std::string& name : names) {
-    for (;;) {
-      // A group of its own: no write set has read the rows that go.
-      const std::unique_ptr<CommitQueue::Session> session = queue_->session({});
-      WriteBatch batch;
-      batch.purges.push_back({.scope = name, .tombstones_through = cut, .log_through = cut, .at_most = step});
-      const Applied gone = session->set().tx().apply(batch);
-      if (gone.purged_tombstones == 0 && gone.purged_log_lines == 0) break;
-      session->commit();
-      total.purged_tombstones += gone.purged_tombstones;
-      total.purged_log_lines += gone.purged_log_lines;
-    }
+  for (;;) {
+    // A group of its own: no write set has read the rows that go.
+    const std::unique_ptr<CommitQueue::Session> session = queue_->session({});
+    WriteBatch batch;
+    batch.purges.push_back({.scope = {}, .tombstones_through = cut, .log_through = cut, .at_most = step});
+    const Applied gone = session->set().tx().apply(batch);
+    if (gone.purged_tombstones == 0 && gone.purged_log_lines == 0) break;
+    session->commit();
+    total.purged_tombstones += gone.purged_tombstones;
+    total.purged_log_lines += gone.purged_log_lines;
   }
   return total;
 }
