@@ -141,8 +141,11 @@ def inner_path(path: str, root: str, prefix: str) -> str:
     """The path from `/_sync` on, of an application mounted at `root`, which servers have in `path` (as ASGI
     says) or not."""
     root = root.rstrip("/")
-    if root and path.startswith(root + "/"):
-        path = path[len(root) :]
+    # Behind a proxy that took off its own part, only the end of `root` is in `path`.
+    for start in (place for place, character in enumerate(root) if character == "/"):
+        if path.startswith(root[start:] + "/"):
+            path = path[len(root) - start :]
+            break
     if root.endswith("/_sync") and not path.startswith("/_sync/"):
         path = "/_sync" + path
     if prefix and path.startswith(prefix + "/"):

@@ -583,6 +583,10 @@ class Handler:
             raise TypeError(
                 f"authenticate must return a user's name as str, or None; it returned {type(user).__name__}"
             )
+        if not _is_name(user):
+            raise errors.Unauthenticated(
+                "a user's name must have 1 to 255 bytes of UTF-8, no control character and no leading '_'"
+            )
         return user
 
     def _may(self, user: str, action: Action, scope: str) -> Generator[_Step, object, bool]:
@@ -682,6 +686,15 @@ def _ask(hook: Callable[[], object], *, quick: bool) -> Generator[_Step, object,
         raise
     except Exception as error:
         raise _HookFailed(error) from error
+
+
+def _is_name(name: str) -> bool:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return False
+    control = any(character < " " or "\x7f" <= character <= "\x9f" for character in name)
+    return 1 <= size <= 255 and not control and not _reserved(name)
 
 
 def _reserved(scope: str) -> bool:

@@ -19,6 +19,8 @@ from . import _core, errors
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .engine import Mutation
+
 __all__ = [
     "Change",
     "ChangeNote",
@@ -192,7 +194,7 @@ class Remote:
 
     def push(
         self,
-        mutations: Iterable[Mapping[str, object]],
+        mutations: Iterable[Mapping[str, object] | Mutation],
         *,
         epoch: str | None = None,
         settled: Mapping[str, int] | None = None,
@@ -204,13 +206,17 @@ class Remote:
         they come.
 
         Args:
-            mutations: mappings with `name`, `args`, `scope`, and `client_id`, `client_seq`, `ts`, `seed`
-                where there are.
+            mutations: `Mutation`s, or mappings with `name`, `args`, `scope`, and `client_id`, `client_seq`,
+                `ts`, `seed` where there are.
             epoch: refuse the whole push when the server's is another one.
             settled: {client_id: up to which number its results are no longer wanted}.
             timeout: seconds, instead of `connect`'s.
         """
-        sent = [dict(mutation) for mutation in mutations]
+        if isinstance(mutations, (Mapping, str, bytes)) or not isinstance(mutations, Iterable):
+            raise errors.InvalidRequest(
+                f"push takes a list of mutations, not {type(mutations).__name__}: write push([...])"
+            )
+        sent = [dict(one if isinstance(one, Mapping) else vars(one)) for one in mutations]
         own = [mutation for mutation in sent if mutation.get("client_id", self._client_id) is None]
         for mutation in sent:
             if mutation.get("client_id") is None and self._client_id is not None:
@@ -483,17 +489,19 @@ def _parse_url(url: str) -> tuple[bool, str, int | None, str]:
     if parts.username is not None or parts.password is not None:
         raise ValueError("a URL with a user or password in it ends up in logs; give token= instead")
     if not parts.hostname:
-        raise wrong("names no host")
+        raise wrong("is a URL that names no host")
     if parts.query or parts.fragment:
-        raise wrong("has a query or fragment")
+        raise wrong("is a URL with a query or fragment")
     if any(character <= " " or character == "\x7f" for character in url):
-        raise wrong("contains a space or control character")
+        raise wrong("is no URL: it contains a space or control character")
     root = urllib.parse.quote(parts.path.rstrip("/").removesuffix("/_sync"), safe="/%:@!$&'()*+,;=~-._")
     return parts.scheme == "https", parts.hostname, port, root
 
 
 def _error(code: str, message: str, details: Mapping[str, object]) -> errors.Error:
-    return errors.from_code(code, message, dict(details))
+    return errors.from_code(
+        code, message, {name: value for name, value in details.items() if isinstance(value, (int, str))}
+    )
 
 
 def _result(item: Mapping[str, object]) -> Result:

@@ -9,6 +9,7 @@ import ipaddress
 import os
 import platform
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -170,8 +171,9 @@ def _run(app: Any, host: str, port: int, access_log: bool, announce: Callable[[s
     )
     # uvicorn stops gracefully and then repeats the signal, which is to end this process with 0.
     signal.signal(signal.SIGTERM, _exit_cleanly)
-    listener = config.bind_socket()
-    listener.listen(config.backlog)  # whoever reads the line below may connect at once
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Listening already, so that whoever reads the line below may connect at once.
+    listener = socket.create_server((host, port), family=family, backlog=config.backlog)
     bound = listener.getsockname()
     shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
     announce(f"http://{shown}:{bound[1]}")
@@ -225,7 +227,7 @@ def serve(
         who, may = _hooks(open_to_all, token_file, authenticate, authorize)
         try:
             origins = "*" if cors == ["*"] else cors
-            allowed = None if not origins else Cors(origins=origins)  # type: ignore[arg-type]
+            allowed = None if not origins else Cors(origins=origins)
         except ValueError as error:
             _fail(f"--cors: {error}")
         app: Any = asgi(engine, authenticate=who, authorize=may, cors=allowed, close_engine=True)

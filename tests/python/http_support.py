@@ -11,6 +11,7 @@ import threading
 import wsgiref.simple_server
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -69,7 +70,7 @@ def make_mutators() -> syncline.Mutators:
     return mutators
 
 
-def make_engine(path: str = ":memory:", **options: Any) -> syncline.Engine:
+def make_engine(path: str | Path = ":memory:", **options: Any) -> syncline.Engine:
     return syncline.Engine(path, mutators=make_mutators(), **options)
 
 

@@ -139,6 +139,8 @@ async def test_an_unknown_kind_of_connection_is_an_error(engine: syncline.Engine
         ("/_sync/push", "/_sync", "", "/_sync/push"),
         ("/push", "/_sync", "", "/_sync/push"),
         ("/apis/_sync/push", "/api", "", "/apis/_sync/push"),
+        ("/behind/api/_sync/push", "/behind/api", "", "/_sync/push"),
+        ("/api/_sync/push", "/behind/api", "", "/_sync/push"),
     ],
 )
 def test_the_mount_point_is_taken_off_the_path(path: str, root: str, prefix: str, inner: str) -> None:

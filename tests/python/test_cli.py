@@ -151,14 +151,14 @@ def test_a_wrong_call_says_what_would_be_right(folder: Path, arguments: list[str
 @pytest.mark.parametrize("content", ["", "# nothing\n", "lonely\n", "a b c\n", "same ada\nsame bob\n"])
 def test_a_token_file_is_checked(folder: Path, content: str) -> None:
     (folder / "tokens").write_text(content)
-    done = command(folder, "serve", "notes:engine", "--token-file", "tokens")
+    done = command(folder, "serve", "notes:engine", "--token-file", "tokens", "--port", "0")
     assert done.returncode == 2
     assert "tokens" in done.stderr
 
 
 def test_a_database_in_use_is_said_in_a_sentence(folder: Path) -> None:
     with syncline.Engine(folder / "notes.db"):
-        done = command(folder, "serve", "notes:engine", "--open")
+        done = command(folder, "serve", "notes:engine", "--open", "--port", "0")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "notes" in done.stderr

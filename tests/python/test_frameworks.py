@@ -70,11 +70,17 @@ def test_fastapi(engine: syncline.Engine, mount: str) -> None:
         check(url + mount, {f"{url}/page": '"mine"'})
 
 
-def test_fastapi_below_a_proxys_root_path(engine: syncline.Engine) -> None:
+@pytest.mark.parametrize("server_adds_it", [True, False])
+def test_fastapi_below_a_proxys_root_path(engine: syncline.Engine, server_adds_it: bool) -> None:
     fastapi = pytest.importorskip("fastapi")
-    app = fastapi.FastAPI(root_path="/behind")
+    app = fastapi.FastAPI()
     app.mount("/api", syncline.asgi(engine, **HOOKS))
-    with served_asgi(app) as url:
+
+    async def as_older_servers_do(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "root_path": "/behind"}, receive, send)
+
+    served = served_asgi(app, root_path="/behind") if server_adds_it else served_asgi(as_older_servers_do)
+    with served as url:
         check(url + "/api", {})
 
 

@@ -4,9 +4,15 @@ comes after it."""
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import json
 import logging
+import sqlite3
+import threading
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -22,10 +28,12 @@ from http_support import (
     by_token,
     by_wsgi,
     make_engine,
+    make_mutators,
     not_secret,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from syncline import _core
 from syncline import http as sync_http
 
 
@@ -109,7 +117,7 @@ def test_health_tells_users_all_and_strangers_that_it_lives(client: Client, engi
     assert known.status == 200
     assert known.body["ok"] is True
     assert known.body["epoch"] == engine.epoch
-    assert known.body["limits"]["max_body_bytes"] == 8 << 20
+    assert known.body["limits"]["body_bytes"] == 8 << 20
     client.token = "wrong"
     stranger = client.request("GET", "/_sync/health")
     assert stranger.status == 200
@@ -331,6 +339,74 @@ def test_a_cursor_that_its_epoch_never_reached_is_an_epoch_mismatch(
         assert answer.status == 410
         assert answer.error["code"] == "epoch_mismatch"
     client.goes_on()
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_a_cursor_below_a_purged_deletion_is_too_old(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "old.db"
+    with make_engine(path) as engine:
+        client = Client(by_handle(engine), format)
+        client.goes_on()
+        old = client.post("/_sync/pull", {"scope": "list:1", "cursor": 0}).body
+        client.one("note/set", {"id": "gone", "text": "x"})
+        client.one("note/delete", {"id": "gone"})
+        client.goes_on()
+    # A deletion may be forgotten after an hour, so this one was made two hours ago.
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE changelog SET ts = ts - 7200000000")
+        database.execute(
+            "UPDATE documents SET created_at = created_at - 7200000000, updated_at = updated_at - 7200000000"
+        )
+        database.commit()
+    with make_engine(path) as engine:
+        assert engine.compact(timedelta(0)) > 0
+        client.exchange = by_handle(engine)
+        for_old = client.post(
+            "/_sync/pull", {"scope": "list:1", "cursor": old["cursor"], "epoch": old["epoch"]}
+        )
+        assert for_old.status == 410
+        assert for_old.error["code"] == "cursor_too_old"
+        client.goes_on()
+        again = client.post("/_sync/pull", {"scope": "list:1", "cursor": 0})
+        assert again.status == 200
+        assert "gone" not in [change["id"] for change in again.body["changes"]]
+
+
+@pytest.mark.parametrize("door", ["handle", "asgi"])
+def test_a_push_beyond_those_that_may_wait_is_rate_limited(door: str) -> None:
+    mutators = make_mutators()
+    running, go_on = threading.Event(), threading.Event()
+
+    @mutators("note/wait")
+    def wait(tx: syncline.Tx, args: object) -> None:
+        running.set()
+        assert go_on.wait(30)
+
+    with syncline.Engine(":memory:", mutators=mutators, limits=syncline.Limits(max_waiting=1)) as engine:
+
+        def client(name: str) -> Client:
+            return Client(hooked(engine, door).exchange, client_id=name)
+
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            first, second = client("first"), client("second")
+            answers = [threads.submit(first.one, "note/wait")]
+            assert running.wait(30)
+            # The runner's thread is in the mutator: one more may wait, the next may not.
+            submitted = engine._submit(
+                _core.PushRequest.parse(b'{"mutations": []}', "json", engine.limits),
+                user="ada",
+                forbidden=(),
+                require_client=True,
+            )
+            mutation = second.mutation("note/set", {"id": "1", "text": "x"})
+            refused = second.push(mutation)
+            go_on.set()
+            assert answers[0].result()["ok"]
+            submitted.result(30)
+        assert refused.status == 429
+        assert refused.error["code"] == "rate_limited"
+        assert int(refused.headers["Retry-After"]) > 0
+        assert second.push(mutation).body["results"][0]["ok"]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
