@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from ._core import Tx
@@ -31,8 +31,8 @@ class TxRandom(random.Random):
     def seed(self, *args: object, **kwargs: object) -> None:
         """Has no effect: the mutation's seed is the seed."""
 
-    def getstate(self) -> tuple[object, ...]:
+    def getstate(self) -> NoReturn:
         raise NotImplementedError("the state of tx.random is the mutation's seed")
 
-    def setstate(self, state: object) -> None:
+    def setstate(self, state: object) -> NoReturn:
         raise NotImplementedError("the state of tx.random is the mutation's seed")

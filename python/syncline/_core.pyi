@@ -1,0 +1,407 @@
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextvars import Context
+from datetime import datetime
+from random import Random
+from types import TracebackType
+from typing import Any, Literal, final, overload
+
+from typing_extensions import Buffer, Self, TypeAlias
+
+__version__: str
+
+_Format: TypeAlias = Literal["json", "msgpack"]
+_Op: TypeAlias = Literal["create", "update", "delete"]
+# What a value is, no type of today's checkers says without spoiling document["field"] for its users.
+_Document: TypeAlias = dict[str, Any]
+# `list` is a method's name below.
+_Pairs: TypeAlias = list[tuple[str, _Document]]
+_SortKey: TypeAlias = str | tuple[str, Literal[1, -1]]
+_Sort: TypeAlias = _SortKey | Sequence[_SortKey]
+_Table: TypeAlias = Mapping[str, tuple[Callable[..., object], Callable[[Any], Any] | None]]
+_Job: TypeAlias = tuple[PushRequest, str | None, Collection[str], bool, Context | None]
+
+# ------------------------------------------------------------------------------------------------------------ values
+
+def packb(value: object) -> bytes: ...
+def unpackb(packed: Buffer) -> Any: ...
+def json_encode(value: object) -> bytes: ...
+def json_decode(text: Buffer) -> Any: ...
+def canonical(body: Buffer, from_format: str) -> bytes: ...
+def http_status(code: str) -> int: ...
+def encode_error(code: str, message: str, details: dict[str, int | str], format: str) -> bytes: ...
+
+# ---------------------------------------------------------------------------------------------------------- requests
+
+@final
+class Limits:
+    """What the engine takes at most; more is answered with `too_large` or `rate_limited`. Sizes are bytes."""
+
+    def __init__(
+        self,
+        *,
+        max_body_bytes: int = 8 << 20,
+        max_mutations: int = 1000,
+        max_page_bytes: int = 4 << 20,
+        max_document_bytes: int = 1 << 20,
+        max_nesting: int = 64,
+        max_snapshot_bytes: int = 64 << 20,
+        keep_results: int = 1000,
+        max_waiting: int = 10_000,
+    ) -> None:
+        """Raises `UsageError` for a limit that is out of range."""
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Of a request."""
+    @property
+    def max_mutations(self) -> int:
+        """Of a push."""
+    @property
+    def max_page_bytes(self) -> int:
+        """Of a page of a pull."""
+    @property
+    def max_document_bytes(self) -> int:
+        """Of a document, encoded as msgpack."""
+    @property
+    def max_nesting(self) -> int:
+        """Maps and lists within each other."""
+    @property
+    def max_snapshot_bytes(self) -> int:
+        """Of the documents of a snapshot."""
+    @property
+    def keep_results(self) -> int:
+        """Results kept of a client that never says which it has settled."""
+    @property
+    def max_waiting(self) -> int:
+        """Pushes that wait for their turn."""
+
+@final
+class PushRequest:
+    @staticmethod
+    def parse(body: Buffer, format: str, limits: Limits) -> PushRequest: ...
+    @staticmethod
+    def of(
+        mutations: Sequence[Mapping[str, Any]],
+        epoch: str | None,
+        settled: dict[str, int] | None,
+        limits: Limits,
+    ) -> PushRequest: ...
+    @property
+    def scopes(self) -> list[str]: ...
+    @property
+    def clients(self) -> list[str]: ...
+    def __len__(self) -> int: ...
+
+@final
+class PullRequest:
+    @staticmethod
+    def parse(body: Buffer, format: str, limits: Limits) -> PullRequest: ...
+    @staticmethod
+    def of(
+        scope: str,
+        cursor: int,
+        epoch: str | None,
+        page: str | None,
+        limit: int | None,
+        client_id: str | None,
+        entities: Sequence[str] | None,
+    ) -> PullRequest: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def cursor(self) -> int: ...
+    @property
+    def epoch(self) -> str | None: ...
+    @property
+    def page(self) -> str | None: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def client_id(self) -> str | None: ...
+    @property
+    def entities(self) -> list[str] | None: ...
+
+@final
+class SnapshotRequest:
+    @staticmethod
+    def parse(body: Buffer, format: str, limits: Limits) -> SnapshotRequest: ...
+    @staticmethod
+    def of(scope: str, client_id: str | None) -> SnapshotRequest: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def client_id(self) -> str | None: ...
+
+# ----------------------------------------------------------------------------------------------------------- answers
+
+@final
+class ChangeNote:
+    """What a mutation did to one document, without the document."""
+
+    __match_args__ = ("op", "entity", "id")
+    @property
+    def cursor(self) -> int: ...
+    @property
+    def entity(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def op(self) -> _Op: ...
+    @property
+    def version(self) -> int: ...
+    def __hash__(self) -> int: ...
+
+@final
+class ResultError:
+    """Why a mutation was refused."""
+
+    __match_args__ = ("code", "message")
+    @property
+    def code(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def details(self) -> dict[str, int | str]: ...
+    def __hash__(self) -> int: ...
+
+@final
+class Result:
+    """What became of one mutation."""
+
+    __match_args__ = ("ok", "error")
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def cursor(self) -> int:
+        """Of its last change, or the one it took; 0: its number was not consumed."""
+    @property
+    def error(self) -> ResultError | None: ...
+    @property
+    def changes(self) -> list[ChangeNote]: ...
+    @property
+    def duplicate(self) -> bool:
+        """It was applied before; this is the result of then."""
+    def raise_for_error(self) -> None:
+        """Raises the error as the exception of its code; `Rejected` for an application's own code."""
+    def __hash__(self) -> int: ...
+
+@final
+class PushResult:
+    """The results of a push, in the order of its mutations."""
+
+    @property
+    def results(self) -> list[Result]: ...
+    @property
+    def cursor(self) -> int:
+        """The database's head after the commit: for people. Only a pull moves a pull's cursor."""
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def ok(self) -> bool:
+        """Whether every result is."""
+    def raise_for_error(self) -> None:
+        """Raises the first error."""
+    def encode(self, format: str) -> bytes: ...
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int, /) -> Result: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> list[Result]: ...
+    def __iter__(self) -> Iterator[Result]: ...
+
+@final
+class Change:
+    """One document of a pull: as it is now, or that it is gone."""
+
+    __match_args__ = ("op", "entity", "id", "data")
+    @property
+    def cursor(self) -> int: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def entity(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def op(self) -> _Op:
+        """Relative to the cursor that was asked from."""
+    @property
+    def data(self) -> _Document | None:
+        """The document, decoded anew each time; None: it was deleted."""
+    @property
+    def version(self) -> int: ...
+    @property
+    def ts(self) -> datetime:
+        """When it was changed, by the server's clock, in UTC."""
+    def __hash__(self) -> int: ...
+
+@final
+class Pull:
+    """A page of the changes of a scope."""
+
+    @property
+    def changes(self) -> list[Change]: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def cursor(self) -> int:
+        """Where to pull from next, once `has_more` is false."""
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def has_more(self) -> bool: ...
+    @property
+    def page(self) -> str | None:
+        """What to ask the next page with; None: this was the last."""
+    @property
+    def last_seq(self) -> int | None:
+        """The client's, when a client id was given."""
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Change]: ...
+
+@final
+class Snapshot:
+    """The live documents of a scope at one cursor."""
+
+    @property
+    def data(self) -> dict[str, dict[str, _Document]]:
+        """entity -> id -> document, decoded anew each time."""
+    @property
+    def cursor(self) -> int: ...
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def last_seq(self) -> int | None: ...
+
+# ------------------------------------------------------------------------------------------------------- transactions
+
+class _Reader:
+    def get(self, entity: str, id: str) -> _Document | None:
+        """The document, a fresh dict each time; None: there is none."""
+    def exists(self, entity: str, id: str) -> bool: ...
+    def version(self, entity: str, id: str) -> int:
+        """1 for the first; 0: absent."""
+    def list(self, entity: str) -> dict[str, _Document]:
+        """id -> document of all of an entity, in byte order of id."""
+    def scan(self, entity: str, *, prefix: str = "", limit: int | None = None) -> _Pairs:
+        """(id, document) of those whose id begins with `prefix`, in byte order of id."""
+    def find(
+        self,
+        entity: str,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        sort: _Sort | None = None,
+        limit: int | None = None,
+    ) -> _Pairs:
+        """(id, document) of those that match, after MongoDB's rules.
+
+        Args:
+            filter: {"field": value} or {"field": {"$gte": 1}} with $eq $ne $gt $gte $lt $lte $in $nin; "a.b" reaches into maps.
+            sort: "field", "-field" (descending), ("field", -1), or a list of these; None: by id.
+            limit: how many at most.
+
+        Raises:
+            InvalidRequest: the filter has another operator, or a wrong operand.
+        """
+    @property
+    def scope(self) -> str: ...
+
+@final
+class Tx(_Reader):
+    """What a mutator, or a write, reads and writes through: one scope. It reads its own writes, and is dead after its call.
+
+    Raises, from every method:
+        InvalidMutation: a name or a document is not what it must be.
+        Closed: it was kept beyond its call.
+        UsageError: on another thread than it was given to.
+    """
+
+    def set(self, entity: str, id: str, document: Mapping[str, object]) -> None:
+        """Puts a document (a dict) in place, whatever was there. Raises `TooLarge`."""
+    def update(self, entity: str, id: str, fields: Mapping[str, object]) -> None:
+        """Replaces the given top-level fields. Raises `NotFound` where there is no document."""
+    def delete(self, entity: str, id: str) -> bool:
+        """Whether there was one to delete."""
+    def expect(self, entity: str, id: str, version: int) -> None:
+        """Raises `Conflict` unless the document is at `version`; 0: absent."""
+    def uuid(self) -> str:
+        """A UUIDv7 that derives from the mutation: run again, it is the same one."""
+    def _random(self) -> float: ...
+    def _random_bits(self) -> int: ...
+    @property
+    def random(self) -> Random:
+        """Derives from the mutation's seed: run again, it draws the same numbers."""
+    @property
+    def now(self) -> datetime:
+        """The mutation's `ts`, never later than the server's clock."""
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def client_id(self) -> str | None:
+        """None: backend code."""
+
+@final
+class View(_Reader):
+    """A scope as it was at one moment. Any thread may use it, one at a time. Close it soon: it holds that moment fast.
+
+    Raises, from every method:
+        InvalidRequest: a name is none.
+        Closed: its block has ended, or the engine was closed.
+    """
+
+    @property
+    def cursor(self) -> int:
+        """The database's head at that moment."""
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+@final
+class Write:
+    @property
+    def txs(self) -> list[Tx]: ...
+    def adopt(self) -> None: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+
+# ------------------------------------------------------------------------------------------------------------- engine
+
+@final
+class Engine:
+    def __init__(self, path: str, *, durability: str, read_only: bool, limits: Limits) -> None: ...
+    def push(
+        self, request: PushRequest, user: str | None, table: _Table, timeout: float | None
+    ) -> PushResult | None: ...
+    def push_many(self, jobs: list[_Job], table: _Table) -> list[PushResult | BaseException]: ...
+    def pull(self, request: PullRequest, user: str | None) -> Pull: ...
+    def pull_encoded(self, request: PullRequest, user: str | None, format: str) -> bytes: ...
+    def snapshot(self, request: SnapshotRequest, user: str | None) -> Snapshot: ...
+    def snapshot_encoded(self, request: SnapshotRequest, user: str | None, format: str) -> bytes: ...
+    def read(self, scope: str) -> View: ...
+    def write(
+        self,
+        scopes: Sequence[str],
+        user: str | None,
+        timeout: float | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> Write | None: ...
+    def cursor(self, scope: str) -> int: ...
+    def head(self) -> int: ...
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def read_only(self) -> bool: ...
+    def stats(self) -> dict[str, int]: ...
+    def info(self) -> dict[str, Any]: ...
+    def backup(self, path: str, progress: Callable[[int, int], None] | None) -> None: ...
+    def compact(self, through: int, min_age: int) -> tuple[int, int]: ...
+    def set_poke_listener(self, listener: Callable[[list[tuple[str, int, str]]], None] | None) -> None: ...
+    def check_not_writing(self) -> None: ...
+    def close(self) -> None: ...
