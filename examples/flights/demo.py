@@ -16,6 +16,8 @@ import json
 import os
 import queue
 import secrets
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -359,14 +361,14 @@ def compare(expected: count.Count, year: Year, remote: syncline.Remote) -> tuple
     server = Copy(remote, SCOPES)
     server.pull()
     synced = tally(server)
-    result = Table(title="flights out of New York, 2013: planned / departed / arrived, as synced")
+    result = Table(title="flights out of New York, 2013: planned/arrived, as synced")
     result.add_column("carrier")
     for airport in table.AIRPORTS:
         result.add_column(airport, justify="right")
-    result.add_column("as in the source", justify="center")
+    result.add_column("source", justify="center")
 
     def cell(entry: count.Tally | None) -> str:
-        return "" if entry is None else f"{entry.flights:,} / {entry.departures:,} / {entry.arrivals:,}"
+        return "" if entry is None else f"{entry.flights:,}/{entry.arrivals:,}"
 
     for carrier in sorted({carrier for carrier, _ in expected.carriers | synced}):
         keys = [(carrier, airport) for airport in table.AIRPORTS]
@@ -399,7 +401,7 @@ def compare(expected: count.Count, year: Year, remote: syncline.Remote) -> tuple
     result.add_section()
 
     digests = {name: scope.digest() for name, scope in server.scopes.items()}
-    result.add_row("server, pulled from 0", *digests.values(), "")
+    result.add_row("server's pull", *digests.values(), "")
     for client in year.clients:
         report = client.report or {}
         own = report.get("digests", {})
@@ -445,6 +447,7 @@ def share_out(lines: list[dict[str, str]], clients: list[Client]) -> list[int]:
 
 def demo(console: Console, rows: int | None, clients: int, database: Path, folder: Path) -> bool:
     started = time.monotonic()
+    folder.mkdir()
     lines = list(table.source_lines(rows))
     environment = {**os.environ, "FLIGHTS_SECRET": secrets.token_hex(16)}
     server = Server(database, folder / "server.log", environment)
@@ -493,29 +496,30 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--rows must be at least 100, so that there is something to interrupt")
     if not 2 <= options.clients <= 64:
         parser.error("--clients must be 2 to 64: one is cut off, another one is killed")
-    folder = Path(tempfile.mkdtemp(prefix="syncline-flights-"))
-    database: Path = (options.database or folder / "flights.db").resolve()
-    if database.exists():
-        parser.error(f"--database {database} exists; name a file that does not, or remove it")
+    if options.database is not None and options.database.exists():
+        parser.error(f"--database {options.database} exists; name a file that does not, or remove it")
+    if options.database is not None and not options.database.absolute().parent.is_dir():
+        parser.error(
+            f"--database {options.database}: there is no folder {options.database.absolute().parent}"
+        )
 
+    folder = Path(tempfile.mkdtemp(prefix="syncline-flights-"))
+    database: Path = (options.database or folder / "flights.db").absolute()
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     try:
-        good = demo(console, options.rows, options.clients, database, folder)
+        good = demo(console, options.rows, options.clients, database, folder / "clients")
     except Failed as failure:
-        console.print(f"[red]failed:[/] {failure}\nThe logs are in {folder}.", markup=True)
+        console.print(f"failed: {failure}\nThe logs are in {folder}.", style="red", markup=False)
         return 1
-    console.print(f"The database: {database} ({database.stat().st_size / 1e6:,.0f} MB). A look:")
-    console.print(look(database), markup=False)
+    if good:
+        shutil.rmtree(folder / "clients")
+        if database.parent != folder:
+            folder.rmdir()
+    look = shlex.join([sys.executable, str(Path(__file__).with_name("look.py")), str(database)])
+    console.print(f"The database stays, {database.stat().st_size / 1e6:,.0f} MB: {database}", markup=False)
+    console.print(f"A look into it: {look}", markup=False)
     console.print("[green]converged[/]" if good else "[red]not converged[/]")
     return 0 if good else 1
-
-
-def look(database: Path) -> str:
-    return (
-        f'  {sys.executable} -c "import syncline; view = syncline.Engine({str(database)!r}, read_only=True)'
-        ".read('airport:JFK').__enter__(); "
-        "print(view.find('aircraft', {'arrivals': {'$gt': 300}}, sort='-miles', limit=5))\""
-    )
 
 
 if __name__ == "__main__":

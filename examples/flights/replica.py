@@ -44,7 +44,7 @@ class Scope:
         total = hashlib.sha256()
         for key in sorted(self.documents):
             total.update(repr((key, self.documents[key])).encode())
-        return total.hexdigest()[:16]
+        return total.hexdigest()[:12]
 
 
 class Copy:
