@@ -55,16 +55,13 @@ class ResultError:
 
 @dataclasses.dataclass(frozen=True)
 class ChangeNote:
-    """A change as the result of the mutation that made it tells it: without the document."""
+    """What a mutation did to one document, without the document."""
 
     cursor: int
-    scope: str | None
     entity: str
     id: str
     op: str
     version: int
-    data: None = None
-    ts: None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +71,7 @@ class Result:
     ok: bool
     cursor: int
     error: ResultError | None
-    changes: tuple[ChangeNote, ...]
+    changes: list[ChangeNote]
     duplicate: bool
 
     def raise_for_error(self) -> None:
@@ -87,9 +84,19 @@ class Result:
 class PushResult(Sequence[Result]):
     """A result for each mutation of a push, in order."""
 
-    results: tuple[Result, ...]
+    results: list[Result]
     cursor: int
     epoch: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether every mutation went through."""
+        return all(result.ok for result in self.results)
+
+    def raise_for_error(self) -> None:
+        """Raises the error of the first mutation that was refused."""
+        for result in self.results:
+            result.raise_for_error()
 
     def __len__(self) -> int:
         return len(self.results)
@@ -97,8 +104,8 @@ class PushResult(Sequence[Result]):
     @overload
     def __getitem__(self, index: int) -> Result: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Result, ...]: ...
-    def __getitem__(self, index: int | slice) -> Result | tuple[Result, ...]:
+    def __getitem__(self, index: slice) -> list[Result]: ...
+    def __getitem__(self, index: int | slice) -> Result | list[Result]:
         return self.results[index]
 
     def __iter__(self) -> Iterator[Result]:
@@ -124,11 +131,18 @@ class Pull:
     """A page of changes. `cursor` is one to keep only when `has_more` is False; else pull on with `page`."""
 
     changes: list[Change]
+    scope: str
     cursor: int
     epoch: str
     has_more: bool
     page: str | None
     last_seq: int | None
+
+    def __len__(self) -> int:
+        return len(self.changes)
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self.changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,7 +261,7 @@ class Remote:
     def _push(self, body: dict[str, object], timeout: float | None) -> PushResult:
         answer = self._call("POST", "/_sync/push", body, timeout)
         return PushResult(
-            tuple(_result(item) for item in answer["results"]),  # type: ignore[attr-defined]
+            [_result(item) for item in answer["results"]],  # type: ignore[attr-defined]
             answer["cursor"],  # type: ignore[arg-type]
             answer["epoch"],  # type: ignore[arg-type]
         )
@@ -284,6 +298,7 @@ class Remote:
         answer = self._call("POST", "/_sync/pull", body, timeout)
         return Pull(
             changes=[_change(item) for item in answer["changes"]],  # type: ignore[attr-defined]
+            scope=scope,
             cursor=answer["cursor"],  # type: ignore[arg-type]
             epoch=answer["epoch"],  # type: ignore[arg-type]
             has_more=answer["has_more"],  # type: ignore[arg-type]
@@ -317,7 +332,12 @@ class Remote:
     @property
     def epoch(self) -> str:
         """The server's epoch, asked for each time."""
-        return self.health()["epoch"]  # type: ignore[return-value]
+        epoch = self.health().get("epoch")
+        if not isinstance(epoch, str):
+            raise errors.Unauthenticated(
+                "the server tells its epoch to known users only; connect with a token"
+            )
+        return epoch
 
     def close(self) -> None:
         """Closes the connections. May be called twice."""
@@ -515,12 +535,10 @@ def _result(item: Mapping[str, object]) -> Result:
         ok=bool(item["ok"]),
         cursor=item["cursor"],  # type: ignore[arg-type]
         error=failure,
-        changes=tuple(
-            ChangeNote(
-                note["cursor"], note.get("scope"), note["entity"], note["id"], note["op"], note["version"]
-            )
+        changes=[
+            ChangeNote(note["cursor"], note["entity"], note["id"], note["op"], note["version"])
             for note in notes  # type: ignore[attr-defined]
-        ),
+        ],
         duplicate=bool(item.get("duplicate", False)),
     )
 

@@ -169,7 +169,12 @@ def _run(app: Any, host: str, port: int, access_log: bool, announce: Callable[[s
         server_header=False,
         proxy_headers=False,
     )
-    # uvicorn stops gracefully and then repeats the signal, which is to end this process with 0.
+    # uvicorn (with httptools and uvloop, which it takes where they are) and not granian: on two cores, with 8
+    # clients, it served 1.45 times as many single pushes, 1.3 times as many empty pulls, 1.1 times as many
+    # pulls of 1,000 documents and as many pushes of 100 mutations, where the core is what takes time (medians
+    # of 3 runs); with h11 and asyncio's loop 0.76 times as many single pushes. It also runs in this process,
+    # which has the engine; granian starts others. uvicorn stops gracefully and then repeats the signal, which
+    # is to end this process with 0.
     signal.signal(signal.SIGTERM, _exit_cleanly)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Listening already, so that whoever reads the line below may connect at once.

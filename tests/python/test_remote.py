@@ -68,6 +68,19 @@ def test_it_answers_what_the_engine_answers(remote: Any, engine: syncline.Engine
     assert remote.health()["limits"] == engine.health()["limits"]
 
 
+@pytest.mark.parametrize(
+    "name", ["Change", "ChangeNote", "Pull", "PushResult", "Result", "ResultError", "Snapshot"]
+)
+def test_its_answers_have_what_the_engines_have(name: str) -> None:
+    from syncline import remote as module
+
+    mine = {attribute for attribute in dir(getattr(syncline, name)) if not attribute.startswith("_")} - {
+        "encode"
+    }
+    theirs = getattr(module, name)
+    assert mine <= {*dir(theirs), *theirs.__dataclass_fields__}
+
+
 def test_values_survive_the_journey() -> None:
     values: dict[str, Any] = {
         "null": None,
@@ -409,6 +422,11 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         syncline.connect("http://127.0.0.1:1", **options)
+
+
+def test_the_epoch_is_for_known_users(url: str) -> None:
+    with syncline.connect(url) as stranger, pytest.raises(syncline.Unauthenticated, match="token"):
+        _ = stranger.epoch
 
 
 def test_the_token_is_in_no_repr() -> None:
