@@ -158,11 +158,11 @@ def _exit_cleanly(number: int, frame: FrameType | None) -> None:
 
 
 def _run(app: Any, host: str, port: int, access_log: bool, announce: Callable[[str], None]) -> None:
-    # uvicorn, with httptools and uvloop, which it takes where they are installed: on two busy cores with 4 to 8
-    # clients it served 1.45 times the single pushes that granian did, 1.3 times the empty pulls, 1.1 times the
-    # pulls of 1,000 documents and 0.9 times the pushes of 100 mutations (medians of 3 runs); with h11 and
-    # asyncio's own loop 0.75 times the single pushes. And it runs in this process, which has the engine, where
-    # granian starts others.
+    # uvicorn, with httptools and uvloop, which it takes where they are installed: on two busy cores with 4 to
+    # 8 clients it served 1.45 times the single pushes that granian did, 1.3 times the empty pulls, 1.1 times
+    # the pulls of 1,000 documents and 0.9 times the pushes of 100 mutations (medians of 3 runs); with h11 and
+    # asyncio's own loop 0.75 times the single pushes. And it runs in this process, which has the engine,
+    # where granian starts others.
     config = uvicorn.Config(
         app,
         host=host,
