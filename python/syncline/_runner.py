@@ -21,7 +21,36 @@ if TYPE_CHECKING:
 _BATCH = 256
 
 _Future = concurrent.futures.Future
-_Job = tuple["_core.PushRequest", "str | None", "tuple[str, ...]", bool, contextvars.Context]
+
+
+class _Job:
+    """A push that waits. Its future can be cancelled until `admit` was said, when its turn has come."""
+
+    __slots__ = ("_admitted", "context", "forbidden", "future", "request", "require_client", "user")
+
+    def __init__(
+        self, request: _core.PushRequest, user: str | None, forbidden: tuple[str, ...], require_client: bool
+    ) -> None:
+        self.request = request
+        self.user = user
+        self.forbidden = forbidden
+        self.require_client = require_client
+        self.context = contextvars.copy_context()
+        self.future: _Future[_core.PushResult] = _Future()
+        self._admitted: bool | None = None
+
+    def admit(self) -> bool:
+        if self._admitted is None:
+            self._admitted = self.future.set_running_or_notify_cancel()
+        return self._admitted
+
+    def finish(self, result: _core.PushResult | BaseException) -> None:
+        if not self.admit():
+            return
+        if isinstance(result, BaseException):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
 
 
 class Runner:
@@ -34,7 +63,7 @@ class Runner:
         self.native = native
         self._table = cast("dict[str, Any]", table)
         self._max_waiting = max_waiting
-        self._jobs: queue.SimpleQueue[tuple[_Job, _Future[_core.PushResult]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = False
@@ -54,8 +83,7 @@ class Runner:
             raise RateLimited(
                 f"{self._max_waiting} pushes are waiting already; try again later", details={"limit": self._max_waiting}
             )
-        future: _Future[_core.PushResult] = _Future()
-        job = (request, user, forbidden, require_client, contextvars.copy_context())
+        job = _Job(request, user, forbidden, require_client)
         # Under the lock, so that nothing is queued behind the end.
         with self._lock:
             self._check_open()
@@ -63,8 +91,8 @@ class Runner:
                 thread = threading.Thread(target=self._run, name="syncline-push", daemon=True)
                 thread.start()
                 self._thread = thread
-            self._jobs.put((job, future))
-        return future
+            self._jobs.put(job)
+        return job.future
 
     def check_task(self) -> None:
         """Raises UsageError in the task that holds an asynchronous write."""
@@ -107,22 +135,25 @@ class Runner:
                 except queue.Empty:
                     break
             ended = None in batch
-            waiting = [one for one in batch if one is not None and one[1].set_running_or_notify_cancel()]
+            waiting = [one for one in batch if one is not None and not one.future.cancelled()]
             if waiting:
                 self._run_batch(waiting)
 
-    def _run_batch(self, waiting: list[tuple[_Job, _Future[_core.PushResult]]]) -> None:
+    def _run_batch(self, waiting: list[_Job]) -> None:
         try:
-            results = self.native.push_many([job for job, _ in waiting], self._table)
+            results = self.native.push_many(
+                [
+                    (one.request, one.user, one.forbidden, one.require_client, one.context, one.admit)
+                    for one in waiting
+                ],
+                self._table,
+            )
         except BaseException as error:
-            for _, future in waiting:
-                future.set_exception(error)
+            for one in waiting:
+                one.finish(error)
             return
-        for (_, future), result in zip(waiting, results, strict=True):
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        for one, result in zip(waiting, results, strict=True):
+            one.finish(result)
 
 
 class AsyncWrite:

@@ -150,7 +150,7 @@ std::unique_ptr<PyEngine> open(const std::string& path, std::string_view durabil
 
 py::object push(PyEngine& self, const PushRequest& request, py::handle user, const py::dict& table, std::optional<double> timeout) {
   const PushOptions options{.user = user_of(user), .forbidden = {}, .require_client = false};
-  PyMutatorHost host(table, py::none(), self.limits().document());
+  PyMutatorHost host(table, py::none(), py::none(), self.limits().document());
   std::optional<PushResult> result;
   std::exception_ptr failure;
   {
@@ -169,7 +169,7 @@ py::object push(PyEngine& self, const PushRequest& request, py::handle user, con
   return py::cast(std::make_shared<PyPushResult>(PyPushResult{std::move(*result)}));
 }
 
-// A job is (request, user, forbidden, require_client, context).
+// A job is (request, user, forbidden, require_client, context, admit).
 py::list push_many(PyEngine& self, const py::list& jobs, const py::dict& table) {
   struct Held {
     py::object request;
@@ -184,7 +184,7 @@ py::list push_many(PyEngine& self, const py::list& jobs, const py::dict& table) 
     const auto job = py::reinterpret_borrow<py::tuple>(one);
     PushOptions options{.user = user_of(job[1]), .forbidden = {}, .require_client = job[3].cast<bool>()};
     for (const py::handle scope : job[2]) options.forbidden.emplace(text(scope, "a forbidden scope", Code::usage));
-    held.push_back({job[0], std::move(options), std::make_unique<PyMutatorHost>(table, job[4], self.limits().document())});
+    held.push_back({job[0], std::move(options), std::make_unique<PyMutatorHost>(table, job[4], job[5], self.limits().document())});
     todo.push_back({held.back().request.cast<const PushRequest*>(), nullptr, held.back().host.get(), {}, nullptr});
   }
   for (std::size_t i = 0; i < todo.size(); ++i) todo[i].options = &held[i].options;

@@ -86,8 +86,8 @@ class InContext {
 
 }  // namespace
 
-PyMutatorHost::PyMutatorHost(py::dict table, py::object context, const mp::Border& border)
-    : table_(std::move(table)), context_(std::move(context)), border_(border) {}
+PyMutatorHost::PyMutatorHost(py::dict table, py::object context, py::object admit, const mp::Border& border)
+    : table_(std::move(table)), context_(std::move(context)), admit_(std::move(admit)), border_(border) {}
 
 PyMutatorHost::~PyMutatorHost() = default;
 
@@ -111,6 +111,11 @@ Outcome PyMutatorHost::run(const Mutation& mutation, Tx& tx) {
     }
   } end{*this};
   try {
+    if (!admit_.is_none()) {
+      withdrawn_ = !admit_().cast<bool>();
+      admit_ = py::none();
+    }
+    if (withdrawn_) return {Outcome::Kind::abort, {}};
     return call(mutation, tx);
   } catch (py::error_already_set& raised) {
     return failed(mutation, raised);

@@ -12,8 +12,9 @@ namespace syncline::python {
 
 class PyMutatorHost : public MutatorHost {
  public:
-  // `table` is name -> (function, validate or None); `context` a contextvars.Context to run in, or None.
-  PyMutatorHost(py::dict table, py::object context, const mp::Border& border);
+  // `table` is name -> (function, validate or None); `context` a contextvars.Context to run in, or None; `admit` is asked before the
+  // first mutator whether the push still stands (it may have been cancelled while it waited), or None.
+  PyMutatorHost(py::dict table, py::object context, py::object admit, const mp::Border& border);
   ~PyMutatorHost() override;
 
   Outcome run(const Mutation& mutation, Tx& tx) override;
@@ -30,6 +31,8 @@ class PyMutatorHost : public MutatorHost {
 
   py::dict table_;
   py::object context_;
+  py::object admit_;
+  bool withdrawn_ = false;
   mp::Border border_;
   py::object tx_object_;  // kept for the next mutation where nobody else holds it
   PyTx* py_tx_ = nullptr;

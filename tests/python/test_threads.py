@@ -1,0 +1,406 @@
+"""Which thread runs what, and that nothing waits with the GIL held or for ever."""
+
+import asyncio
+import contextvars
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import syncline
+
+Hook = Callable[[syncline.Tx], object]
+
+
+class Bench:
+    """An engine with one mutator, which runs what the test puts in `hook`."""
+
+    def __init__(self, path: Path) -> None:
+        self.hook: Hook = lambda tx: tx.set("doc", tx.uuid(), {})
+        mutators = syncline.Mutators()
+        mutators.register("run", lambda tx, args: self.hook(tx))
+        self.engine = syncline.Engine(path, mutators=mutators)
+
+    def push(self, **options: Any) -> syncline.PushResult:
+        return self.engine.push([{"name": "run", "scope": "s"}], **options)
+
+    async def push_async(self, **options: Any) -> syncline.PushResult:
+        return await self.engine.push_async([{"name": "run", "scope": "s"}], **options)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path / "app.db")
+    with bench.engine:
+        yield bench
+
+
+def test_pushes_of_many_threads_all_arrive(bench: Bench) -> None:
+    ran_on: list[bool] = []
+
+    def hook(tx: syncline.Tx) -> None:
+        ran_on.append(threading.current_thread().name.startswith("pusher"))
+        tx.set("doc", tx.uuid(), {})
+
+    bench.hook = hook
+    threads = [
+        threading.Thread(target=lambda: [bench.push() for _ in range(20)], name=f"pusher-{n}") for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(ran_on)
+    assert len(bench.engine.pull("s")) == 160
+
+
+def test_a_lock_that_a_mutator_and_its_callers_share_does_not_deadlock(bench: Bench) -> None:
+    lock = threading.Lock()
+
+    def hook(tx: syncline.Tx) -> None:
+        with lock:
+            tx.set("doc", tx.uuid(), {"at": time.monotonic()})
+
+    bench.hook = hook
+    threads = [threading.Thread(target=lambda: [bench.push() for _ in range(20)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(100):
+        with lock, bench.engine.read("s") as view:
+            view.list("doc")
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("what", ["push", "write", "close"])
+def test_reentry_is_refused_and_logged(bench: Bench, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    def again(tx: syncline.Tx) -> None:
+        if what == "push":
+            bench.push()
+        elif what == "write":
+            with bench.engine.write("s"):
+                pass
+        else:
+            bench.engine.close()
+
+    bench.hook = again
+    (result,) = bench.push()
+    assert result.error is not None
+    assert result.error.code == "internal_error"
+    assert "UsageError" in caplog.text
+    bench.hook = lambda tx: None
+    assert bench.push().ok
+
+
+def test_reentry_from_the_engines_own_thread_is_refused(bench: Bench) -> None:
+    def again(tx: syncline.Tx) -> None:
+        with pytest.raises(syncline.UsageError):
+            asyncio.run(bench.push_async())
+
+    bench.hook = again
+    assert asyncio.run(bench.push_async()).ok
+
+
+def test_a_write_within_a_write_is_refused(bench: Bench) -> None:
+    with bench.engine.write("s") as tx:
+        with pytest.raises(syncline.UsageError):
+            bench.push()
+        with pytest.raises(syncline.UsageError), bench.engine.write("other"):
+            pass
+        tx.set("doc", "1", {})
+    assert len(bench.engine.pull("s")) == 1
+
+
+def test_a_push_withdraws_after_its_timeout(bench: Bench) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with bench.engine.write("s"):
+            begun.set()
+            go.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    begun.wait()
+    with pytest.raises(syncline.Timeout):
+        bench.push(timeout=0.01)
+    with pytest.raises(TimeoutError), bench.engine.write("s", timeout=0.01):
+        pass
+    with pytest.raises(syncline.Timeout):
+        asyncio.run(bench.push_async(timeout=0.01))
+    go.set()
+    holder.join()
+    assert bench.push().ok
+    assert len(bench.engine.pull("s")) == 1
+
+
+def test_the_main_thread_sees_signals_while_it_waits(bench: Bench) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with bench.engine.write("s"):
+            begun.set()
+            go.wait(5)
+            os.kill(os.getpid(), signal.SIGINT)
+            go.clear()
+            go.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    begun.wait()
+    go.set()
+    with pytest.raises(KeyboardInterrupt):
+        bench.push()
+    go.set()
+    holder.join()
+    assert bench.push().ok
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_an_interrupt_leaves_through_its_push_and_consumes_nothing(
+    bench: Bench, kind: type[BaseException]
+) -> None:
+    def interrupted(tx: syncline.Tx) -> None:
+        tx.set("doc", "1", {})
+        raise kind
+
+    bench.hook = interrupted
+    with pytest.raises(kind):
+        bench.engine.push([{"name": "run", "scope": "s", "client_id": "c", "client_seq": 1}])
+    bench.hook = lambda tx: tx.set("doc", "2", {})
+    (result,) = bench.engine.push([{"name": "run", "scope": "s", "client_id": "c", "client_seq": 1}])
+    assert result.ok
+    assert not result.duplicate
+    assert [one.id for one in bench.engine.pull("s")] == ["2"]
+
+
+def test_asynchronous_pushes_run_on_one_thread_in_their_callers_context(bench: Bench) -> None:
+    who: contextvars.ContextVar[int] = contextvars.ContextVar("who")
+    seen: set[int] = set()
+    threads: set[str] = set()
+
+    def hook(tx: syncline.Tx) -> None:
+        seen.add(who.get())
+        who.set(-1)
+        threads.add(threading.current_thread().name)
+
+    async def one(number: int) -> None:
+        who.set(number)
+        await bench.push_async()
+        assert who.get() == number
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(one(number) for number in range(50)))
+
+    bench.hook = hook
+    before = bench.engine.stats().commits
+    asyncio.run(all_of_them())
+    assert seen == set(range(50))
+    assert threads == {"syncline-push"}
+    assert bench.engine.stats().commits - before < 50
+
+
+def test_a_cancelled_push_is_withdrawn(bench: Bench) -> None:
+    async def main() -> None:
+        with bench.engine.write("other"):
+            waiting = [asyncio.ensure_future(bench.push_async()) for _ in range(2)]
+            await asyncio.sleep(0.05)
+            late = asyncio.ensure_future(bench.push_async())
+            await asyncio.sleep(0)
+            late.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await late
+        await asyncio.gather(*waiting)
+
+    asyncio.run(main())
+    assert len(bench.engine.pull("s")) == 2
+
+
+def test_an_asynchronous_write_queues_and_is_used_on_the_loop(bench: Bench) -> None:
+    async def add(number: int) -> None:
+        async with bench.engine.write_async("a", "b") as (a, b):
+            a.set("doc", str(number), {"n": number})
+            await asyncio.sleep(0.001)
+            b.set("doc", str(number), {"n": number})
+
+    async def main() -> None:
+        await asyncio.gather(*(add(number) for number in range(10)), *(bench.push_async() for _ in range(10)))
+        with pytest.raises(ZeroDivisionError):
+            async with bench.engine.write_async("a") as tx:
+                tx.set("doc", "never", {})
+                raise ZeroDivisionError
+        async with bench.engine.write_async("a"):
+            with pytest.raises(syncline.UsageError):
+                await bench.push_async()
+            with pytest.raises(syncline.UsageError):
+                async with bench.engine.write_async("b"):
+                    pass
+            with pytest.raises(syncline.UsageError):
+                bench.push()
+
+    asyncio.run(main())
+    assert len(bench.engine.pull("a")) == len(bench.engine.pull("b")) == 10
+    assert len(bench.engine.pull("s")) == 10
+
+
+def test_an_asynchronous_write_can_be_cancelled_while_it_waits(bench: Bench) -> None:
+    async def enter() -> None:
+        async with bench.engine.write_async("s") as tx:
+            tx.set("doc", "never", {})
+
+    async def main() -> None:
+        async with bench.engine.write_async("s") as tx:
+            waiting = asyncio.ensure_future(enter())
+            await asyncio.sleep(0.01)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            tx.set("doc", "1", {})
+        async with bench.engine.write_async("s") as tx:
+            tx.set("doc", "2", {})
+
+    asyncio.run(main())
+    assert [one.id for one in bench.engine.pull("s")] == ["1", "2"]
+
+
+def test_a_tx_belongs_to_its_thread(bench: Bench) -> None:
+    caught: list[BaseException] = []
+
+    def other(tx: syncline.Tx) -> None:
+        try:
+            tx.set("doc", "1", {})
+        except syncline.Error as error:
+            caught.append(error)
+
+    def hook(tx: syncline.Tx) -> None:
+        thread = threading.Thread(target=other, args=(tx,))
+        thread.start()
+        thread.join()
+
+    bench.hook = hook
+    assert bench.push().ok
+    assert isinstance(caught[0], syncline.UsageError)
+
+
+def test_an_engine_is_of_no_use_after_fork(bench: Bench) -> None:
+    asyncio.run(bench.push_async())
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            for use in (bench.push, lambda: bench.engine.pull("s"), lambda: asyncio.run(bench.push_async())):
+                try:
+                    use()
+                except syncline.UsageError as error:
+                    assert "fork" in error.message
+                else:
+                    raise AssertionError("no error")
+            bench.engine.close()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert bench.push().ok
+
+
+EXITS = {
+    "forgotten": "asyncio.run(engine.push_async([m]))",
+    "in a daemon thread": """
+import threading, time
+def forever():
+    while True:
+        engine.push([m])
+for _ in range(4):
+    threading.Thread(target=forever, daemon=True).start()
+time.sleep(0.2)
+""",
+    "within an asynchronous write": """
+async def main():
+    write = engine.write_async("s")
+    await write.__aenter__()
+asyncio.run(main())
+""",
+    "with a subscription": "subscription = engine.subscribe('s'); engine.push([m])",
+    "with a view": "view = engine.read('s'); view.list('doc')",
+    "queued": """
+loop = asyncio.new_event_loop()
+tasks = [loop.create_task(engine.push_async([m])) for _ in range(10)]
+loop.run_until_complete(asyncio.sleep(0))
+import logging; logging.disable()
+""",
+}
+
+
+@pytest.mark.parametrize("how", EXITS)
+def test_the_interpreter_exits_when_the_engine_was_not_closed(how: str, tmp_path: Path) -> None:
+    script = f"""
+import asyncio, syncline
+mutators = syncline.Mutators()
+mutators.register("run", lambda tx, args: tx.set("doc", tx.uuid(), {{}}))
+engine = syncline.Engine({str(tmp_path / "app.db")!r}, mutators=mutators)
+m = {{"name": "run", "scope": "s"}}
+{EXITS[how]}
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Fatal" not in done.stderr
+
+
+def test_pokes_reach_threads_and_tasks(bench: Bench) -> None:
+    with bench.engine.subscribe("s", "t") as subscription:
+        assert subscription.get(timeout=0) is None
+        first = bench.push()
+        assert subscription.get(timeout=5) == ("s", first.cursor, bench.engine.epoch)
+        with bench.engine.write("other") as tx:
+            tx.set("doc", "1", {})
+        bench.push()
+        last = bench.push()
+        assert subscription.get(timeout=5) == ("s", last.cursor, bench.engine.epoch)
+        assert subscription.get(timeout=0) is None
+
+    async def main() -> None:
+        with bench.engine.subscribe("s") as pokes:
+            waiting = asyncio.ensure_future(anext(pokes))
+            await asyncio.sleep(0.01)
+            pushed = await bench.push_async()
+            assert (await waiting).cursor == pushed.cursor
+
+    asyncio.run(main())
+
+
+def test_closing_the_engine_ends_its_subscriptions(bench: Bench) -> None:
+    subscription = bench.engine.subscribe("s")
+    heard: list[syncline.Poke] = []
+    listener = threading.Thread(target=lambda: heard.extend(subscription))
+    listener.start()
+    bench.push()
+    while not heard:
+        time.sleep(0.001)
+    bench.engine.close()
+    listener.join()
+    with pytest.raises(syncline.Closed):
+        subscription.get()
+
+
+def test_another_broker_hears_of_every_commit(tmp_path: Path) -> None:
+    class Recorder(syncline.LocalBroker):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard: list[str] = []
+
+        def publish(self, pokes: Any, /) -> None:
+            self.heard += [one.scope for one in pokes]
+            super().publish(pokes)
+
+    recorder = Recorder()
+    with syncline.Engine(tmp_path / "app.db", broker=recorder) as engine, engine.write("a", "b") as (a, b):
+        a.set("doc", "1", {})
+        b.set("doc", "1", {})
+    assert sorted(recorder.heard) == ["a", "b"]
