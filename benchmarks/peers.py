@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import msgpack
 import orjson
 import syncline
-from syncline.http import allow_all, anyone
+from syncline import _core
 
 HERE = Path(__file__).parent
 PAGE_BYTES = 4 << 20
@@ -299,6 +299,7 @@ class Syncline:
             tx.set("doc", args["id"], args["doc"])
 
         self.engine = syncline.Engine(str(path), mutators=mutators, durability=synchronous)
+        self._limits = _core.Limits()
         self._mutations = Mutations()
         self._singles = 0
 
@@ -353,27 +354,20 @@ class Syncline:
 
         return asyncio.run(everything())
 
-    def page(self, request: dict[str, Any], accept: str) -> bytes:
-        """The answer to one request of a pull, as an HTTP server would send it."""
-        headers = {"Content-Type": "application/json", "Accept": accept}
-        response = self.engine.handle(
-            "POST", "/_sync/pull", headers, orjson.dumps(request), authenticate=anyone, authorize=allow_all
-        )
-        if response.status != 200:
-            raise RuntimeError(f"the pull was answered with {response.status}: {response.body[:200]!r}")
-        return response.body
+    def page(self, request: dict[str, Any], form: str) -> bytes:
+        """The answer to one request of a pull, from bytes to bytes: what each of the HTTP doors calls."""
+        parsed = _core.PullRequest.parse(orjson.dumps(request), "json", self._limits)
+        return self.engine._native.pull_encoded(parsed, "user", form)
 
-    def pull(self, scopes: int, accept: str) -> tuple[float, int]:
+    def pull(self, scopes: int, form: str) -> tuple[float, int]:
         """Every scope from 0: (seconds, documents). Reading the answers is not timed."""
-        decode: Callable[[bytes], dict[str, Any]] = (
-            msgpack.unpackb if accept.endswith("msgpack") else orjson.loads
-        )
+        decode: Callable[[bytes], dict[str, Any]] = msgpack.unpackb if form == "msgpack" else orjson.loads
         seconds, total = 0.0, 0
         for number in range(scopes):
             request: dict[str, Any] = {"scope": scope_name(number, scopes), "cursor": 0}
             while True:
                 started = time.perf_counter()
-                body = self.page(request, accept)
+                body = self.page(request, form)
                 seconds += time.perf_counter() - started
                 answer = decode(body)
                 total += len(answer["changes"])

@@ -144,10 +144,9 @@ class Figures:
                     "syncline": lambda: own.push(count, 100, 1, 200, order),
                 }
             )
-        asked = durability == "full"
         floor_wanted = 0.75 if order == "time" else 0.85
-        self._add(title, seconds, "syncline", "floor", floor_wanted if asked else None, count)
-        self._add(title, seconds, "syncline", "hand-written", 1.5 if asked else None, count)
+        self._add(title, seconds, "syncline", "floor", floor_wanted, count)
+        self._add(title, seconds, "syncline", "hand-written", 1.5, count)
 
     def single(self) -> None:
         self._say("single durable pushes")
@@ -188,8 +187,8 @@ class Figures:
                 {
                     "floor": lambda: complete(floor.scan(scopes)),
                     "hand-written": lambda: complete(hand.pull(scopes)),
-                    "msgpack": lambda: complete(own.pull(scopes, "application/msgpack")),
-                    "json": lambda: complete(own.pull(scopes, "application/json")),
+                    "msgpack": lambda: complete(own.pull(scopes, "msgpack")),
+                    "json": lambda: complete(own.pull(scopes, "json")),
                 }
             )
         self._add(f"pull to msgpack, {title}", seconds, "msgpack", "floor", 0.8, count)
@@ -241,7 +240,7 @@ def memory_of(way: str, database: str) -> dict[str, int]:
         if way == "pages":
             request: dict[str, object] = {"scope": scope, "cursor": 0}
             while True:
-                body = own.page(request, "application/json")
+                body = own.page(request, "json")
                 # Decoding would be the client's memory; no document of these holds such a field.
                 documents += body.count(b'"entity":')
                 found = re.search(rb'"page":"([^"]*)"', body)
@@ -274,7 +273,9 @@ def fsync_seconds(folder: Path) -> float:
 def table(figures: list[Figure]) -> Table:
     result = Table(title="Syncline beside its peers; × above 1: faster")
     for column in ("figure", "Syncline", "beside", "ratio", "wanted", ""):
-        result.add_column(column, justify="left" if column in ("figure", "beside") else "right")
+        result.add_column(
+            column, justify="left" if column in ("figure", "beside") else "right", overflow="fold"
+        )
     for figure in figures:
         met = figure.wanted is None or figure.ratio >= figure.wanted
         result.add_row(
@@ -305,7 +306,7 @@ def main() -> int:
     if options.memory_of:
         print(json.dumps(memory_of(*options.memory_of)))
         return 0
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="syncline-bench-", dir=options.folder) as folder:
         figures = Figures(QUICK if options.quick else FULL, Path(folder), console)
