@@ -1,0 +1,53 @@
+"""Never run: mypy reads it, and `assert_type` fails when the API's types change."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import assert_type
+
+import syncline
+
+
+@dataclass
+class Create:
+    id: str
+
+
+mutators = syncline.Mutators()
+
+
+@mutators("todo/create")
+def create(tx: syncline.Tx, args: Create) -> None:
+    assert_type(tx.get("todo", args.id), dict[str, Any] | None)
+    assert_type(tx.list("todo"), dict[str, dict[str, Any]])
+    assert_type(tx.find("todo", {"done": False}, sort="-id", limit=3), list[tuple[str, dict[str, Any]]])
+    tx.set("todo", args.id, {"title": "x"})
+    tx.set("todo", 5, {})  # type: ignore[arg-type]
+
+
+@mutators("wrong")  # type: ignore[type-var]
+def wrong(tx: syncline.Tx) -> None: ...
+
+
+def use(engine: syncline.Engine) -> None:
+    result = engine.push([{"name": "todo/create", "args": {}}])
+    assert_type(result, syncline.PushResult)
+    assert_type(result[0], syncline.Result)
+    assert_type(result[:1], list[syncline.Result])
+    assert_type(result[0].error, syncline.ResultError | None)
+    assert_type(engine.pull("s").changes, list[syncline.Change])
+    assert_type(engine.snapshot("s").data, dict[str, dict[str, dict[str, Any]]])
+    with engine.write("a") as tx:
+        assert_type(tx, syncline.Tx)
+    with engine.write("a", "b") as txs:
+        assert_type(txs, tuple[syncline.Tx, ...])
+    with engine.read("a") as view:
+        assert_type(view, syncline.View)
+    for poke in engine.subscribe("a"):
+        assert_type(poke, syncline.Poke)
+
+
+async def use_async(engine: syncline.Engine) -> None:
+    assert_type(await engine.push_async([]), syncline.PushResult)
+    async with engine.write_async("a") as tx:
+        assert_type(tx, syncline.Tx)
