@@ -220,7 +220,7 @@ def test_a_backup_never_overwrites_and_one_that_is_ended_leaves_nothing(tmp_path
         assert names(engine) == {"1", "2"}
 
 
-# -------------------------------------------------------------------------------------------- files that are refused
+# ------------------------------------------------------------------------------ files that are refused
 
 
 @pytest.mark.parametrize("read_only", [False, True])

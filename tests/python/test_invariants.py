@@ -105,7 +105,7 @@ def purge(engine: syncline.Engine) -> None:
     engine._native.compact(engine.head, 0)
 
 
-# ------------------------------------------------------------------------------------------------------------ 1. atomic
+# ---------------------------------------------------------------------------------------------- 1. atomic
 
 
 def test_atomic_what_a_failed_mutation_wrote_is_gone_and_the_others_of_its_push_stand(
@@ -180,7 +180,7 @@ def test_atomic_no_reader_sees_half_of_a_mutation(engine: syncline.Engine) -> No
         assert watcher.result() > 0
 
 
-# ---------------------------------------------------------------------------------------------------------- 2. gap-free
+# -------------------------------------------------------------------------------------------- 2. gap-free
 
 
 def test_gap_free_a_reader_never_misses_a_change_below_its_cursor(engine: syncline.Engine) -> None:
@@ -244,7 +244,7 @@ def test_gap_free_cursors_are_strictly_increasing_and_never_reused(tmp_path: Pat
     assert cursors == sorted(set(cursors))
 
 
-# ------------------------------------------------------------------------------------------------------ 3. exactly once
+# ---------------------------------------------------------------------------------------- 3. exactly once
 
 
 def test_exactly_once_a_repeat_gets_the_stored_result_and_does_nothing(engine: syncline.Engine) -> None:
@@ -321,7 +321,7 @@ def test_exactly_once_a_mutation_without_a_client_is_for_backend_code_alone(engi
     assert engine.push([{"name": "set", "args": {"id": "1", "value": 1}, "scope": SCOPE}]).ok
 
 
-# --------------------------------------------------------------------------------------------------------- 4. no poison
+# ------------------------------------------------------------------------------------------- 4. no poison
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_no_poison_a_push_that_is_refused_whole_consumes_nothing(engine: synclin
     assert not engine.push([good], user="ada")[0].duplicate
 
 
-# ---------------------------------------------------------------------------------------------------- 5. no silent loss
+# -------------------------------------------------------------------------------------- 5. no silent loss
 
 
 def test_no_silent_loss_a_pull_from_below_the_floor_says_so(engine: syncline.Engine) -> None:
@@ -449,7 +449,7 @@ def test_no_silent_loss_a_cursor_that_its_epoch_never_reached_is_refused(tmp_pat
         assert refused.value.epoch == engine.epoch != epoch
 
 
-# --------------------------------------------------------------------------------- 6. only a pull moves a pull cursor
+# ------------------------------------------------------------------- 6. only a pull moves a pull cursor
 
 
 def test_only_a_pull_moves_a_pull_cursor_so_a_push_skips_nobody_elses_change(engine: syncline.Engine) -> None:
@@ -476,7 +476,7 @@ def test_only_a_pull_moves_a_pull_cursor_and_of_its_pages_only_the_last(engine: 
         assert page.page is None
 
 
-# ------------------------------------------------------------------------------------------------------ 7. whole commits
+# ---------------------------------------------------------------------------------------- 7. whole commits
 
 
 def test_whole_commits_pages_read_between_commits_add_up_to_one_state(engine: syncline.Engine) -> None:
@@ -531,7 +531,7 @@ def test_whole_commits_last_seq_and_documents_are_of_one_moment(engine: syncline
         writer.result()
 
 
-# ------------------------------------------------------------------------------------------- 8. compaction is invisible
+# ----------------------------------------------------------------------------- 8. compaction is invisible
 
 
 def test_compaction_is_invisible_from_every_cursor_at_or_above_the_floor(engine: syncline.Engine) -> None:
@@ -550,7 +550,7 @@ def test_compaction_is_invisible_from_every_cursor_at_or_above_the_floor(engine:
         assert engine.pull(SCOPE, cursor).changes == history[cursor]
 
 
-# ------------------------------------------------------------------------------------------------ 9. scopes are sealed
+# ---------------------------------------------------------------------------------- 9. scopes are sealed
 
 
 def test_scopes_are_sealed_nothing_of_one_reaches_a_reader_of_another(engine: syncline.Engine) -> None:
@@ -639,7 +639,7 @@ def test_scopes_are_sealed_a_client_id_belongs_to_who_first_used_it(engine: sync
     assert engine.pull(SCOPE, client_id="c1", user="ada").last_seq == 1
 
 
-# ------------------------------------------------------------------- 10. acknowledged is durable: in test_durability.py
+# ----------------------------------------------------- 10. acknowledged is durable: in test_durability.py
 
 
 def test_acknowledged_is_durable_a_second_process_sees_what_push_returned(tmp_path: Path) -> None:
@@ -653,7 +653,7 @@ def test_acknowledged_is_durable_a_second_process_sees_what_push_returned(tmp_pa
                 assert reader.snapshot(SCOPE).data["doc"][str(seq)] == {"value": seq}
 
 
-# ---------------------------------------------------------------------------------------------------- 11. values survive
+# -------------------------------------------------------------------------------------- 11. values survive
 
 VALUES: dict[str, Any] = {
     "null": None,
@@ -706,7 +706,7 @@ def test_values_survive_or_are_refused_when_they_are_written(engine: syncline.En
     assert documents(engine) == {}
 
 
-# ------------------------------------------------------------------------------------ 12. the caller's objects are theirs
+# ---------------------------------------------------------------------- 12. the caller's objects are theirs
 
 
 def test_the_callers_objects_are_the_callers_no_argument_is_changed(engine: syncline.Engine) -> None:
@@ -758,7 +758,7 @@ def test_the_callers_objects_are_the_callers_nothing_returned_is_shared_with_the
     assert shown.data
 
 
-# --------------------------------------------------------------------------------- 13. the GIL is never held while waiting
+# ------------------------------------------------------------------- 13. the GIL is never held while waiting
 
 
 def test_the_gil_is_never_held_while_a_push_waits_for_its_turn(engine: syncline.Engine) -> None:
