@@ -135,7 +135,7 @@ def test_atomic_what_a_failed_mutation_wrote_is_gone_and_the_others_of_its_push_
 
 def test_atomic_a_write_that_raises_leaves_nothing_in_any_of_its_scopes(engine: syncline.Engine) -> None:
     head = engine.head
-    with pytest.raises(Boom), engine.write("a", "b") as (first, second):
+    with pytest.raises(Boom), engine.write("a", "b") as (first, second):  # noqa: PT012
         first.set("doc", "1", {"value": 1})
         second.set("doc", "1", {"value": 1})
         raise Boom
@@ -233,7 +233,7 @@ def test_gap_free_cursors_are_strictly_increasing_and_never_reused(tmp_path: Pat
     cursors: list[int] = []
     for _ in range(3):
         with syncline.Engine(tmp_path / "app.db", mutators=make_mutators()) as engine:
-            with pytest.raises(Boom), engine.write(SCOPE) as tx:
+            with pytest.raises(Boom), engine.write(SCOPE) as tx:  # noqa: PT012
                 tx.set("doc", "lost", {})
                 raise Boom
             for scope in (SCOPE, "list:2"):
