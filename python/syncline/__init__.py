@@ -1,7 +1,7 @@
 """Syncline: an embeddable sync engine.
 
-You write mutators in Python; a C++ core runs them in one transaction with the changelog and serves push, pull and snapshot to
-clients that keep working offline. Start at `Engine`.
+You write mutators in Python; a C++ core runs them in one transaction with the changelog and serves push, pull
+and snapshot to clients that keep working offline. Start at `Engine`.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@ from contextvars import Context
 from datetime import datetime
 from random import Random
 from types import TracebackType
-from typing import Any, Literal, final, overload
+from typing import Any, Literal, TypeAlias, final, overload
 
-from typing_extensions import Buffer, Self, TypeAlias
+from typing_extensions import Buffer, Self
 
 __version__: str
 
@@ -20,7 +20,7 @@ _Sort: TypeAlias = _SortKey | Sequence[_SortKey]
 _Table: TypeAlias = Mapping[str, tuple[Callable[..., object], Callable[[Any], Any] | None]]
 _Job: TypeAlias = tuple[PushRequest, str | None, Collection[str], bool, Context, Callable[[], bool]]
 
-# ------------------------------------------------------------------------------------------------------------ values
+# ----------------------------------------------------------------------------------------------------- values
 
 def packb(value: object) -> bytes: ...
 def unpackb(packed: Buffer) -> Any: ...
@@ -30,7 +30,7 @@ def canonical(body: Buffer, from_format: str) -> bytes: ...
 def http_status(code: str) -> int: ...
 def encode_error(code: str, message: str, details: dict[str, int | str], format: str) -> bytes: ...
 
-# ---------------------------------------------------------------------------------------------------------- requests
+# --------------------------------------------------------------------------------------------------- requests
 
 @final
 class Limits:
@@ -132,7 +132,7 @@ class SnapshotRequest:
     @property
     def client_id(self) -> str | None: ...
 
-# ----------------------------------------------------------------------------------------------------------- answers
+# ---------------------------------------------------------------------------------------------------- answers
 
 @final
 class ChangeNote:
@@ -273,7 +273,7 @@ class Snapshot:
     @property
     def last_seq(self) -> int | None: ...
 
-# ------------------------------------------------------------------------------------------------------- transactions
+# ----------------------------------------------------------------------------------------------- transactions
 
 class _Reader:
     def get(self, entity: str, id: str) -> _Document | None:
@@ -296,7 +296,8 @@ class _Reader:
         """(id, document) of those that match, after MongoDB's rules.
 
         Args:
-            filter: {"field": value} or {"field": {"$gte": 1}} with $eq $ne $gt $gte $lt $lte $in $nin; "a.b" reaches into maps.
+            filter: {"field": value} or {"field": {"$gte": 1}} with $eq $ne $gt $gte $lt $lte $in $nin; "a.b"
+                reaches into maps.
             sort: "field", "-field" (descending), ("field", -1), or a list of these; None: by id.
             limit: how many at most.
 
@@ -308,7 +309,8 @@ class _Reader:
 
 @final
 class Tx(_Reader):
-    """What a mutator, or a write, reads and writes through: one scope. It reads its own writes, and is dead after its call.
+    """What a mutator, or a write, reads and writes through: one scope. It reads its own writes, and is dead
+    after its call.
 
     Raises, from every method:
         InvalidMutation: a name or a document is not what it must be.
@@ -342,7 +344,8 @@ class Tx(_Reader):
 
 @final
 class View(_Reader):
-    """A scope as it was at one moment. Any thread may use it, one at a time. Close it soon: it holds that moment fast.
+    """A scope as it was at one moment. Any thread may use it, one at a time. Close it soon: it holds that
+    moment fast.
 
     Raises, from every method:
         InvalidRequest: a name is none.
@@ -369,7 +372,7 @@ class Write:
     def commit(self) -> None: ...
     def rollback(self) -> None: ...
 
-# ------------------------------------------------------------------------------------------------------------- engine
+# --------------------------------------------------------------------------------------------------- engine
 
 @final
 class Engine:

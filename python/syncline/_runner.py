@@ -1,4 +1,5 @@
-"""The engine's own threads: one that runs what event loops and HTTP push, and one for each asynchronous write."""
+"""The engine's own threads: one that runs what event loops and HTTP push, and one for each asynchronous
+write."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from .errors import Closed, RateLimited, Timeout, UsageError
 if TYPE_CHECKING:
     from . import _core
 
-# A group takes at most this many pushes at once: enough for one fsync to serve them, few enough that the first need not wait.
+# A group takes at most this many pushes at once: enough for one fsync to serve them, few enough that the
+# first need not wait.
 _BATCH = 256
 
 _Future = concurrent.futures.Future
@@ -56,7 +58,8 @@ class _Job:
 class Runner:
     """One thread that takes the pushes that wait, all at once, into one commit. Started by the first of them.
 
-    The thread is a daemon: it would otherwise keep the interpreter from its exit, where the engine's finalizer ends it.
+    The thread is a daemon: it would otherwise keep the interpreter from its exit, where the engine's
+    finalizer ends it.
     """
 
     def __init__(self, native: _core.Engine, table: Mapping[str, Any], max_waiting: int) -> None:
@@ -81,7 +84,8 @@ class Runner:
             raise UsageError("a mutator cannot push: write through its tx instead")
         if self._jobs.qsize() >= self._max_waiting:
             raise RateLimited(
-                f"{self._max_waiting} pushes are waiting already; try again later", details={"limit": self._max_waiting}
+                f"{self._max_waiting} pushes are waiting already; try again later",
+                details={"limit": self._max_waiting},
             )
         job = _Job(request, user, forbidden, require_client)
         # Under the lock, so that nothing is queued behind the end.
@@ -97,7 +101,9 @@ class Runner:
     def check_task(self) -> None:
         """Raises UsageError in the task that holds an asynchronous write."""
         if self.holder is not None and self.holder is _current_task():
-            raise UsageError("this task is inside a write_async: write through its tx instead of calling push or write again")
+            raise UsageError(
+                "this task is inside a write_async: write through its tx instead of pushing or writing again"
+            )
 
     def stop(self) -> None:
         """Ends the thread when what was queued is done; open asynchronous writes are rolled back."""
@@ -157,9 +163,12 @@ class Runner:
 
 
 class AsyncWrite:
-    """One asynchronous write: a thread of its own waits for its turn, lends the tx to the event loop, and commits."""
+    """One asynchronous write: a thread of its own waits for its turn, lends the tx to the event loop, and
+    commits."""
 
-    def __init__(self, runner: Runner, scopes: Sequence[str], user: str | None, timeout: float | None) -> None:
+    def __init__(
+        self, runner: Runner, scopes: Sequence[str], user: str | None, timeout: float | None
+    ) -> None:
         self._runner = runner
         self._scopes = tuple(scopes)
         self._user = user
@@ -199,7 +208,8 @@ class AsyncWrite:
             raise
 
     def abandon(self) -> None:
-        """Rolls back a write whose event loop has ended, so that nobody else will; another one is waited for."""
+        """Rolls back a write whose event loop has ended, so that nobody else will; another one is waited
+        for."""
         if self._loop is not None and self._loop.is_running():
             return
         self._cancelled = True
@@ -207,7 +217,9 @@ class AsyncWrite:
 
     def _run(self) -> None:
         try:
-            write = self._runner.native.write(self._scopes, self._user, self._timeout, lambda: self._cancelled)
+            write = self._runner.native.write(
+                self._scopes, self._user, self._timeout, lambda: self._cancelled
+            )
         except BaseException as error:
             self._begun.set_exception(error)
             return

@@ -1,7 +1,7 @@
 """Checks a mutator's arguments against the annotation of its second parameter.
 
-The annotation is read once, when the mutator is registered, and becomes a function: value in, checked value out. A dataclass is
-constructed; everything else stays what it was.
+The annotation is read once, when the mutator is registered, and becomes a function: value in, checked value
+out. A dataclass is constructed; everything else stays what it was.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _MISSING = object()
 
 
 def validator_for(function: Callable[..., object], name: str) -> Validator | None:
-    """The validator of the mutator `function`, or None where its arguments are not annotated, or with nothing to check.
+    """The validator of the mutator `function`, or None where its arguments are not annotated, or with nothing
+    to check.
 
     Raises:
         UsageError: the annotation cannot be read, or says what no argument can be.
@@ -40,7 +41,9 @@ def validator_for(function: Callable[..., object], name: str) -> Validator | Non
     except (TypeError, ValueError):
         return None
     parameters = [
-        one for one in signature.parameters.values() if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        one
+        for one in signature.parameters.values()
+        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
     ]
     if len(parameters) < 2 or parameters[1].annotation is inspect.Parameter.empty:
         return None
@@ -63,7 +66,7 @@ def _resolve(target: object, parameter: inspect.Parameter, name: str) -> Any:
     annotation = parameter.annotation
     if not isinstance(annotation, str):
         return annotation
-    function: Any = target if inspect.isroutine(target) else getattr(type(target), "__call__", target)
+    function: Any = target if inspect.isroutine(target) else getattr(type(target), "__call__", target)  # noqa: B004
     function = getattr(function, "__func__", function)
     scope = dict(getattr(function, "__globals__", {}))
     try:
@@ -90,7 +93,7 @@ def _resolve(target: object, parameter: inspect.Parameter, name: str) -> Any:
         ) from None
 
 
-# ---------------------------------------------------------------------------------------------------------------- compile
+# -------------------------------------------------------------------------------------------------- compile
 
 
 def _compile(annotation: Any, known: dict[Any, Check]) -> Check | None:
@@ -113,7 +116,12 @@ def _compile(annotation: Any, known: dict[Any, Check]) -> Check | None:
         return _union(get_args(annotation), known)
     if origin is Literal:
         return _literal(get_args(annotation))
-    if annotation in (list, Sequence) or origin in (list, Sequence, _abc("Sequence"), _abc("MutableSequence")):
+    if annotation in (list, Sequence) or origin in (
+        list,
+        Sequence,
+        _abc("Sequence"),
+        _abc("MutableSequence"),
+    ):
         return _list(get_args(annotation), known)
     if annotation in (dict, Mapping) or origin in (dict, Mapping, _abc("Mapping"), _abc("MutableMapping")):
         return _dict(get_args(annotation), known)
@@ -127,13 +135,15 @@ def _compile(annotation: Any, known: dict[Any, Check]) -> Check | None:
         if issubclass(annotation, enum.Enum):
             return _enum(annotation)
     raise UsageError(
-        f"arguments cannot be checked against {_name(annotation)}; use a dataclass or TypedDict of None, bool, int, float, str, bytes, "
-        "datetime, list, dict, Literal, Enum and unions of these"
+        f"arguments cannot be checked against {_name(annotation)}; use a dataclass or TypedDict of None, "
+        "bool, int, float, str, bytes, datetime, list, dict, Literal, Enum and unions of these"
     )
 
 
 _QUALIFIERS = {
-    f"{module}.{name}" for module in ("typing", "typing_extensions") for name in ("Required", "NotRequired", "ReadOnly", "Final")
+    f"{module}.{name}"
+    for module in ("typing", "typing_extensions")
+    for name in ("Required", "NotRequired", "ReadOnly", "Final")
 }
 
 
@@ -155,7 +165,7 @@ def _refuse(path: str, wanted: str, value: object) -> InvalidMutation:
     return InvalidMutation(f"{path}: must be {wanted}, not {_type(value)}")
 
 
-# ----------------------------------------------------------------------------------------------------------- single values
+# -------------------------------------------------------------------------------------------- single values
 
 
 def _none(value: Any, path: str) -> Any:
@@ -229,7 +239,7 @@ def _shown(value: object) -> str:
     return repr(value)[:60] if isinstance(value, (str, int, float, bool)) else _type(value)
 
 
-# ---------------------------------------------------------------------------------------------------------- nested values
+# -------------------------------------------------------------------------------------------- nested values
 
 
 def _union(options: tuple[Any, ...], known: dict[Any, Check]) -> Check | None:
@@ -262,7 +272,11 @@ def _union(options: tuple[Any, ...], known: dict[Any, Check]) -> Check | None:
                     wrong.append(error.message)
         names = " or ".join("null" if one in (None, type(None)) else _name(one) for one in options)
         reasons = f" ({'; '.join(wrong)})" if wrong else ""
-        raise InvalidMutation(f"{path}: fits none of {names}{reasons}" if wrong else f"{path}: must be {names}, not {_type(value)}")
+        raise InvalidMutation(
+            f"{path}: fits none of {names}{reasons}"
+            if wrong
+            else f"{path}: must be {names}, not {_type(value)}"
+        )
 
     return check
 
@@ -344,7 +358,9 @@ def _check_map(value: Any, path: str, fields: Mapping[str, Check | None]) -> dic
     for key, one in value.items():
         check = fields.get(key, _MISSING)
         if check is _MISSING:
-            raise InvalidMutation(f"{path}.{key}: there is no such field; there are {', '.join(fields) or 'none'}")
+            raise InvalidMutation(
+                f"{path}.{key}: there is no such field; there are {', '.join(fields) or 'none'}"
+            )
         out[key] = one if check is None else check(one, f"{path}.{key}")  # type: ignore[operator]
     return out
 
@@ -380,7 +396,9 @@ def _dataclass(kind: Any, known: dict[Any, Check]) -> Check:
         given = [one for one in dataclasses.fields(kind) if one.init]
         fields = _fields(kind, known, [one.name for one in given])
         required = tuple(
-            one.name for one in given if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+            one.name
+            for one in given
+            if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
         )
 
         def check(value: Any, path: str) -> Any:

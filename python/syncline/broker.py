@@ -1,7 +1,7 @@
 """Pokes: "scope S reached cursor N", told to whoever subscribed.
 
-A poke carries no data and may be lost without harm: who gets one pulls. `LocalBroker` tells this process; another broker (over
-Redis, say) can stand in its place: `Engine(broker=...)`.
+A poke carries no data and may be lost without harm: who gets one pulls. `LocalBroker` tells this process;
+another broker (over Redis, say) can stand in its place: `Engine(broker=...)`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class LocalBroker:
 
 
 class Subscription:
-    """The pokes of some scopes, for a thread (`for poke in it`, `it.get(timeout)`) or a task (`async for poke in it`).
+    """The pokes of some scopes, for a thread (`for poke in it`, `it.get(timeout)`) or a task (`async for poke
+    in it`).
 
     Pokes of one scope that were not yet taken are one: the latest. Use it in a `with` block, or `close` it.
     """

@@ -20,7 +20,9 @@ from .errors import InvalidRequest, Timeout, UsageError
 from .mutators import Mutators
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, TypeAlias
+    from typing import TypeAlias
+
+    from typing_extensions import Self
 
     from .http import Authenticate, Authorize, Cors, Response
 
@@ -82,9 +84,11 @@ class Engine:
     """One database and its mutators. Any thread may use it; one process writes a file, others may read it.
 
     Args:
-        path: of the file, which is made when there is none; ":memory:" is private and gone when the engine is closed.
+        path: of the file, which is made when there is none; ":memory:" is private and gone when the engine is
+            closed.
         mutators: what pushes may run.
-        durability: "full": what was acknowledged survives power loss; "normal": a crash of the process only, but faster.
+        durability: "full": what was acknowledged survives power loss; "normal": a crash of the process only,
+            but faster.
         read_only: beside a writer, or on a file in a folder that cannot be written.
         limits: of requests and documents.
         broker: who is told of each commit; None: this process's own.
@@ -94,7 +98,8 @@ class Engine:
         ForeignFile, NewerSchema, Corrupt, DiskFull, StorageError: the file cannot be used.
         UsageError: an argument is none of those.
 
-    Every method raises `Closed` after `close`, and `UsageError` in a process that was forked from the one that opened it.
+    Every method raises `Closed` after `close`, and `UsageError` in a process that was forked from the one
+    that opened it.
     """
 
     def __init__(
@@ -127,7 +132,7 @@ class Engine:
         if broker is not None:
             self._listen()
 
-    # ------------------------------------------------------------------------------------------------------------- push
+    # ------------------------------------------------------------------------------------------------- push
 
     def push(
         self,
@@ -140,11 +145,13 @@ class Engine:
     ) -> _core.PushResult:
         """Runs mutations, each exactly once, and returns a result for each when they are durable.
 
-        The mutators run on this thread. What they refuse is in the results; what is raised means that nothing was consumed.
+        The mutators run on this thread. What they refuse is in the results; what is raised means that nothing
+        was consumed.
 
         Args:
-            mutations: mappings such as {"name": "todo/create", "args": {...}, "scope": "list:1", "client_id": "c1",
-                "client_seq": 1}, or `Mutation`s. Without a client id they are backend code's own, and not deduplicated.
+            mutations: mappings such as {"name": "todo/create", "args": {...}, "scope": "list:1", "client_id":
+                "c1", "client_seq": 1}, or `Mutation`s. Without a client id they are backend code's own, and
+                not deduplicated.
             user: who asks; a client id belongs to the user that first used it.
             epoch: the client's; when it is not the current one the push is refused.
             settled: client id -> up to which number it has its answers on its disk.
@@ -173,8 +180,9 @@ class Engine:
         settled: Mapping[str, int] | None = None,
         timeout: float | None = None,
     ) -> _core.PushResult:
-        """As `push`, without blocking the event loop. The mutators run on the engine's own thread, in a copy of the caller's
-        context variables; many that wait go into one commit. Cancelling it withdraws it while it waits for its turn.
+        """As `push`, without blocking the event loop. The mutators run on the engine's own thread, in a copy
+        of the caller's context variables; many that wait go into one commit. Cancelling it withdraws it while
+        it waits for its turn.
         """
         self._check_task()
         future = self._runner.submit(self._request(mutations, epoch, settled), user, (), False)
@@ -189,21 +197,31 @@ class Engine:
         return await waiting
 
     def _request(
-        self, mutations: Iterable[Mapping[str, Any] | Mutation], epoch: str | None, settled: Mapping[str, int] | None
+        self,
+        mutations: Iterable[Mapping[str, Any] | Mutation],
+        epoch: str | None,
+        settled: Mapping[str, int] | None,
     ) -> _core.PushRequest:
         if isinstance(mutations, (Mapping, Mutation, str, bytes)) or not isinstance(mutations, Iterable):
-            raise InvalidRequest(f"push takes a list of mutations, not {type(mutations).__name__}: write push([...])")
+            raise InvalidRequest(
+                f"push takes a list of mutations, not {type(mutations).__name__}: write push([...])"
+            )
         plain = [vars(one) if isinstance(one, Mutation) else one for one in mutations]
         if settled is not None and not isinstance(settled, Mapping):
             raise InvalidRequest("settled must be a mapping of client ids to numbers")
         return _core.PushRequest.of(plain, epoch, None if settled is None else dict(settled), self._limits)
 
     def _submit(
-        self, request: _core.PushRequest, *, user: str | None, forbidden: Collection[str], require_client: bool
+        self,
+        request: _core.PushRequest,
+        *,
+        user: str | None,
+        forbidden: Collection[str],
+        require_client: bool,
     ) -> concurrent.futures.Future[_core.PushResult]:
         return self._runner.submit(request, user, tuple(forbidden), require_client)
 
-    # ------------------------------------------------------------------------------------------------------------- pull
+    # ------------------------------------------------------------------------------------------------- pull
 
     def pull(
         self,
@@ -217,7 +235,8 @@ class Engine:
         entities: Iterable[str] | None = None,
         user: str | None = None,
     ) -> _core.Pull:
-        """The documents of `scope` that changed after `cursor`, each once, deletions included; from 0 the live ones.
+        """The documents of `scope` that changed after `cursor`, each once, deletions included; from 0 the
+        live ones.
 
         Args:
             cursor: of the last finished pull; 0: everything.
@@ -236,9 +255,13 @@ class Engine:
         if epoch is None and cursor != 0:
             epoch = self._epoch
         names = None if entities is None else entities if isinstance(entities, str) else list(entities)
-        return self._native.pull(_core.PullRequest.of(scope, cursor, epoch, page, limit, client_id, names), user)
+        return self._native.pull(
+            _core.PullRequest.of(scope, cursor, epoch, page, limit, client_id, names), user
+        )
 
-    def snapshot(self, scope: str, *, client_id: str | None = None, user: str | None = None) -> _core.Snapshot:
+    def snapshot(
+        self, scope: str, *, client_id: str | None = None, user: str | None = None
+    ) -> _core.Snapshot:
         """The live documents of `scope` and the cursor they are at.
 
         Raises:
@@ -248,17 +271,20 @@ class Engine:
         return self._native.snapshot(_core.SnapshotRequest.of(scope, client_id), user)
 
     def read(self, scope: str) -> _core.View:
-        """`with engine.read(scope) as view:` the scope as it is now, for the length of the block. Keep it short.
+        """`with engine.read(scope) as view:` the scope as it is now, for the length of the block. Keep it
+        short.
 
         Raises:
             InvalidScope.
         """
         return self._native.read(scope)
 
-    # ------------------------------------------------------------------------------------------------------------ write
+    # ------------------------------------------------------------------------------------------------ write
 
     @overload
-    def write(self, scope: str, /, *, user: str | None = None, timeout: float | None = None) -> Write[_core.Tx]: ...
+    def write(
+        self, scope: str, /, *, user: str | None = None, timeout: float | None = None
+    ) -> Write[_core.Tx]: ...
 
     @overload
     def write(
@@ -268,7 +294,8 @@ class Engine:
     def write(self, *scopes: str, user: str | None = None, timeout: float | None = None) -> Write[Any]:
         """`with engine.write(scope) as tx:` backend code's own commit, rolled back when the block raises.
 
-        With several scopes there is a tx for each, and one commit. It belongs to the thread that opened it, and holds every other
+        With several scopes there is a tx for each, and one commit. It belongs to the thread that opened it,
+        and holds every other
         writer up: keep it short.
 
         Raises, on entering:
@@ -288,20 +315,25 @@ class Engine:
         self, first: str, second: str, /, *more: str, user: str | None = None, timeout: float | None = None
     ) -> WriteAsync[tuple[_core.Tx, ...]]: ...
 
-    def write_async(self, *scopes: str, user: str | None = None, timeout: float | None = None) -> WriteAsync[Any]:
-        """`async with engine.write_async(scope) as tx:` as `write`; waits for its turn, and for the disk, beside the event loop.
+    def write_async(
+        self, *scopes: str, user: str | None = None, timeout: float | None = None
+    ) -> WriteAsync[Any]:
+        """`async with engine.write_async(scope) as tx:` as `write`; waits for its turn, and for the disk,
+        beside the event loop.
 
-        Every other writer waits while the block runs, so await nothing slow in it; a push or write in the block raises `UsageError`.
+        Every other writer waits while the block runs, so await nothing slow in it; a push or write in the
+        block raises `UsageError`.
         """
         return WriteAsync(self._runner, scopes, user, _seconds(timeout))
 
     def _check_task(self) -> None:
         self._runner.check_task()
 
-    # ------------------------------------------------------------------------------------------------------------ pokes
+    # ------------------------------------------------------------------------------------------------ pokes
 
     def subscribe(self, *scopes: str) -> Subscription:
-        """The pokes of `scopes` from now on: to iterate over, by a thread or by a task. Use it in a `with` block.
+        """The pokes of `scopes` from now on: to iterate over, by a thread or by a task. Use it in a `with`
+        block.
 
         Raises:
             UsageError: no scope.
@@ -322,7 +354,7 @@ class Engine:
             self._native.set_poke_listener(lambda pokes: broker.publish([Poke(*one) for one in pokes]))
             self._listened = True
 
-    # ------------------------------------------------------------------------------------------------------------- rest
+    # ------------------------------------------------------------------------------------------------- rest
 
     @property
     def mutators(self) -> Mutators:
@@ -440,7 +472,9 @@ class Engine:
         return f"<Engine {self._path!r}{'' if self._finalize.alive else ' closed'}>"
 
     def __reduce__(self) -> str:
-        raise UsageError("an engine cannot be pickled; open the database where it is used, or use syncline.connect(url)")
+        raise UsageError(
+            "an engine cannot be pickled; open the database where it is used, or use syncline.connect(url)"
+        )
 
 
 def _shut_down(native: _core.Engine, runner: Runner, pid: int) -> None:
@@ -467,7 +501,9 @@ def _entered(native: _core.Write, scopes: Sequence[str]) -> Any:
 class Write(Generic[_T]):
     """What `engine.write` returns: a `with` block is the write. Used once."""
 
-    def __init__(self, native: _core.Engine, scopes: tuple[str, ...], user: str | None, timeout: float | None) -> None:
+    def __init__(
+        self, native: _core.Engine, scopes: tuple[str, ...], user: str | None, timeout: float | None
+    ) -> None:
         self._engine = native
         self._scopes = scopes
         self._user = user
@@ -499,7 +535,9 @@ class Write(Generic[_T]):
 class WriteAsync(Generic[_T]):
     """What `engine.write_async` returns: an `async with` block is the write. Used once."""
 
-    def __init__(self, runner: Runner, scopes: tuple[str, ...], user: str | None, timeout: float | None) -> None:
+    def __init__(
+        self, runner: Runner, scopes: tuple[str, ...], user: str | None, timeout: float | None
+    ) -> None:
         self._runner = runner
         self._scopes = scopes
         self._user = user

@@ -1,7 +1,7 @@
 """Every exception Syncline raises, by the code it carries.
 
-The first group travels: a server says `code` in its answer and `syncline.connect` raises the class again. The second stays in
-the process that raised it.
+The first group travels: a server says `code` in its answer and `syncline.connect` raises the class again. The
+second stays in the process that raised it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Error(Exception):
         return value if isinstance(value, int) else None
 
 
-# ------------------------------------------------------------------------------------------------------------- they travel
+# ---------------------------------------------------------------------------------------------- they travel
 
 
 class InvalidRequest(Error, ValueError):
@@ -220,7 +220,7 @@ class Retry(Exception):
     """What a mutator raises when the mutation should be tried again later: nothing of it is consumed."""
 
 
-# ----------------------------------------------------------------------------------------------------- they stay at home
+# ---------------------------------------------------------------------------------------- they stay at home
 
 
 class Timeout(Error, TimeoutError):
@@ -287,14 +287,41 @@ class ReadOnly(StorageError):
 
 
 _NOT_CONSUMED = frozenset(
-    {"sequence_gap", "unavailable", "rate_limited", "unauthenticated", "invalid_request", "result_expired", "epoch_mismatch"}
+    {
+        "sequence_gap",
+        "unavailable",
+        "rate_limited",
+        "unauthenticated",
+        "invalid_request",
+        "result_expired",
+        "epoch_mismatch",
+    }
 )
 
 _CLASSES: dict[str, type[Error]] = {
     kind.code: kind
     for kind in (
-        *(InvalidRequest, InvalidMutation, InvalidScope, Unauthenticated, Forbidden, NotFound, UnknownMutation, InternalError),
-        *(SequenceGap, SequenceReused, Conflict, CursorTooOld, EpochMismatch, ResultExpired, TooLarge, RateLimited, Unavailable),
+        *(
+            InvalidRequest,
+            InvalidMutation,
+            InvalidScope,
+            Unauthenticated,
+            Forbidden,
+            NotFound,
+            UnknownMutation,
+            InternalError,
+        ),
+        *(
+            SequenceGap,
+            SequenceReused,
+            Conflict,
+            CursorTooOld,
+            EpochMismatch,
+            ResultExpired,
+            TooLarge,
+            RateLimited,
+            Unavailable,
+        ),
         *(Closed, UsageError, StorageError, Locked, ForeignFile, NewerSchema, Corrupt, DiskFull, ReadOnly),
     )
 }
@@ -303,4 +330,8 @@ _CLASSES: dict[str, type[Error]] = {
 def from_code(code: str, message: str, details: Mapping[str, int | str] | None = None) -> Error:
     """The exception of a code; one that is not the protocol's own is a `Rejected`'s."""
     kind = _CLASSES.get(code)
-    return Rejected(message, code or "rejected", details=details) if kind is None else kind(message, details=details)
+    return (
+        Rejected(message, code or "rejected", details=details)
+        if kind is None
+        else kind(message, details=details)
+    )

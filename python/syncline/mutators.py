@@ -11,13 +11,14 @@ from ._validate import Validator, validator_for
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeAlias
+    from typing import TypeAlias
 
     from ._core import Tx
 
 __all__ = ["Mutator", "Mutators"]
 
-# What the second parameter is, its annotation says; a Callable's parameter cannot be left open in another way.
+# What the second parameter is, its annotation says; a Callable's parameter cannot be left open in another
+# way.
 Mutator: TypeAlias = "Callable[[Tx, Any], object]"
 _M = TypeVar("_M", bound="Callable[[Tx, Any], object]")
 
@@ -33,9 +34,9 @@ class Mutators(Mapping[str, "Mutator"]):
         def create(tx: syncline.Tx, args: Create) -> None:
             tx.set("todo", args.id, {"title": args.title})
 
-    A mutator takes `(tx, args)` and may be run again, so it reads and writes through `tx` alone. When `args` is annotated with a
-    dataclass or a TypedDict, arguments are checked against it first, and a dataclass is constructed. What it returns is ignored; to
-    refuse it raises `syncline.Rejected`.
+    A mutator takes `(tx, args)` and may be run again, so it reads and writes through `tx` alone. When `args`
+    is annotated with a dataclass or a TypedDict, arguments are checked against it first, and a dataclass is
+    constructed. What it returns is ignored; to refuse it raises `syncline.Rejected`.
     """
 
     def __init__(self) -> None:
@@ -58,7 +59,8 @@ class Mutators(Mapping[str, "Mutator"]):
         """Registers `function` for `name`.
 
         Raises:
-            UsageError: the name is none or is taken, or the function has not the form `def mutator(tx, args)`; or its annotation
+            UsageError: the name is none or is taken, or the function has not the form `def mutator(tx,
+            args)`; or its annotation
                 says something that no argument can be.
         """
         _check_name(name)
@@ -70,7 +72,8 @@ class Mutators(Mapping[str, "Mutator"]):
         self._table[name] = (function, validate)
 
     def include(self, other: Mutators, *, prefix: str = "") -> None:
-        """Registers all of `other`'s, each name with `prefix` before it. Raises `UsageError` before anything is registered."""
+        """Registers all of `other`'s, each name with `prefix` before it. Raises `UsageError` before anything
+        is registered."""
         if not isinstance(other, Mutators):
             raise UsageError(f"include takes Mutators, not {type(other).__name__}")
         for name in other._functions:
@@ -122,10 +125,13 @@ def _check_signature(name: str, function: object) -> None:
     for one in (function, inner, call):
         if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
             raise UsageError(
-                f"the mutator {name!r} is async, but a mutator runs inside a transaction, which must not wait; write it with def"
+                f"the mutator {name!r} is async, but a mutator runs inside a transaction, "
+                "which must not wait; write it with def"
             )
         if inspect.isgeneratorfunction(one):
-            raise UsageError(f"the mutator {name!r} is a generator: it has a yield, so calling it runs nothing; {want}")
+            raise UsageError(
+                f"the mutator {name!r} is a generator: it has a yield, so calling it runs nothing; {want}"
+            )
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a builtin may have none
@@ -133,7 +139,9 @@ def _check_signature(name: str, function: object) -> None:
     try:
         signature.bind(None, None)
     except TypeError as error:
-        raise UsageError(f"the mutator {name!r} has the signature {signature}, which {error}; {want}") from None
+        raise UsageError(
+            f"the mutator {name!r} has the signature {signature}, which {error}; {want}"
+        ) from None
 
 
 def _log_failure(name: str, error: BaseException) -> None:

@@ -80,7 +80,12 @@ py::object last_seq_of(const std::optional<std::int64_t>& last_seq) {
   return py::none();
 }
 
-std::string address(const std::string& entity, std::string_view id) { return entity + "/" + std::string(id); }
+std::string address(const std::string& entity, std::string_view id) {
+  std::string made = entity;
+  made += '/';
+  made += id;
+  return made;
+}
 
 std::string describe(const PyResult& self) {
   const MutationResult& result = self.get();
@@ -191,9 +196,13 @@ void bind_push(py::module_& module) {
         constexpr std::size_t kShown = 5;
         std::string out = "<PushResult";
         const std::size_t size = self->push.results.size();
-        for (std::size_t i = 0; i < std::min(size, kShown); ++i) out += (i == 0 ? " " : ", ") + describe({self, i});
-        if (size > kShown) out += ", ... " + std::to_string(size) + " results";
-        return out + ">";
+        for (std::size_t i = 0; i < std::min(size, kShown); ++i) {
+          out += i == 0 ? " " : ", ";
+          out += describe({self, i});
+        }
+        if (size > kShown) out.append(", ... ").append(std::to_string(size)).append(" results");
+        out += '>';
+        return out;
       });
 }
 

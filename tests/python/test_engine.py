@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import syncline
 
 mutators = syncline.Mutators()
@@ -161,7 +160,7 @@ def test_a_kept_tx_is_dead(engine: syncline.Engine) -> None:
         ([{"name": "set", "scope": "s", "clientid": "c"}], "unknown field 'clientid'"),
         ([{"name": "set", "scope": "s", "client_id": "c", "client_seq": True}], "must be an int"),
         ([{"name": "set", "scope": "s", "client_id": "c"}], "client_seq"),
-        ([{"name": "set", "scope": "s", "ts": datetime(2026, 1, 1)}], "without a time zone"),  # noqa: DTZ001
+        ([{"name": "set", "scope": "s", "ts": datetime(2026, 1, 1)}], "without a time zone"),
     ],
 )
 def test_a_malformed_push_says_what_is_wrong(engine: syncline.Engine, mutations: Any, says: str) -> None:
@@ -173,7 +172,10 @@ def test_a_malformed_push_says_what_is_wrong(engine: syncline.Engine, mutations:
 def test_pull_tells_changes_since_a_cursor_with_deletions(engine: syncline.Engine) -> None:
     engine.push([put(1, "a", n=1), put(2, "b", n=1)], user="ada")
     first = engine.pull("s", client_id="c", user="ada")
-    assert [(one.op, one.id, one.data) for one in first] == [("create", "a", {"n": 1}), ("create", "b", {"n": 1})]
+    assert [(one.op, one.id, one.data) for one in first] == [
+        ("create", "a", {"n": 1}),
+        ("create", "b", {"n": 1}),
+    ]
     assert first.last_seq == 2
     with engine.write("s") as tx:
         assert tx.delete("doc", "a")
@@ -212,7 +214,7 @@ def test_a_write_of_several_scopes_is_one_commit(engine: syncline.Engine) -> Non
         b.set("doc", "1", {"in": "b"})
     assert engine.snapshot("a").data == {"doc": {"1": {"in": "a"}}}
     assert engine.snapshot("b").data == {"doc": {"1": {"in": "b"}}}
-    with pytest.raises(ZeroDivisionError), engine.write("a", "b") as (a, b):
+    with pytest.raises(ZeroDivisionError), engine.write("a", "b") as (a, b):  # noqa: PT012
         a.set("doc", "1", {})
         raise ZeroDivisionError
     assert engine.snapshot("a").data == {"doc": {"1": {"in": "a"}}}
@@ -239,7 +241,17 @@ def test_what_a_tx_draws_derives_from_the_mutation(engine: syncline.Engine, tmp_
 
     @own("draw")
     def draw(tx: syncline.Tx, args: Any) -> None:
-        drawn.append((tx.uuid(), tx.random.random(), tx.random.randint(0, 10**9), tx.now, tx.user, tx.client_id, tx.scope))
+        drawn.append(
+            (
+                tx.uuid(),
+                tx.random.random(),
+                tx.random.randint(0, 10**9),
+                tx.now,
+                tx.user,
+                tx.client_id,
+                tx.scope,
+            )
+        )
 
     past = datetime(2026, 1, 1, tzinfo=timezone.utc)
     for name in ("one", "two"):

@@ -9,9 +9,8 @@ from datetime import datetime, timezone
 from typing import Any, Literal, Optional, TypedDict
 
 import pytest
-from typing_extensions import NotRequired
-
 import syncline
+from typing_extensions import NotRequired
 
 
 class Colour(enum.Enum):
@@ -75,7 +74,9 @@ def test_a_dataclass_is_constructed_with_what_is_nested_in_it() -> None:
     }
     assert run(mutator, args).ok
     parent = Order("0", 0, [])
-    assert got == [Order("1", 2, [Point(1.0), Point(2.5, 3.0)], when, Colour.BLUE, "b", {"n": 1}, "text", parent)]
+    assert got == [
+        Order("1", 2, [Point(1.0), Point(2.5, 3.0)], when, Colour.BLUE, "b", {"n": 1}, "text", parent)
+    ]
 
 
 GOOD: dict[str, Any] = {"id": "1", "count": 1, "points": []}

@@ -15,7 +15,14 @@ def test_the_types_of_the_api_are_what_they_were() -> None:
     if not folder.exists():
         pytest.skip("the sdist has no typing tests")
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", *sorted(folder.glob("*.py"))],
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--config-file",
+            ROOT / "pyproject.toml",
+            *sorted(folder.glob("*.py")),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

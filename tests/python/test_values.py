@@ -10,10 +10,9 @@ from typing import Any
 
 import msgpack
 import pytest
+import syncline
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import syncline
 from syncline import _core
 
 scalars = (
@@ -24,14 +23,18 @@ scalars = (
     | st.text(st.characters(exclude_categories=["Cs"]))
     | st.binary()
     | st.datetimes(
-        datetime(2, 1, 1),  # noqa: DTZ001
-        datetime(9998, 1, 1),  # noqa: DTZ001
+        datetime(2, 1, 1),
+        datetime(9998, 1, 1),
         timezones=st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone),
     )
 )
-keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=40).filter(lambda key: not key.startswith("$"))
+keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=40).filter(
+    lambda key: not key.startswith("$")
+)
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(keys, inner, max_size=5), max_leaves=20
+    scalars,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(keys, inner, max_size=5),
+    max_leaves=20,
 )
 documents = st.dictionaries(keys, values, max_size=8)
 
@@ -130,7 +133,10 @@ def self_containing() -> list[Any]:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ({"items": [0, 1, {"when": datetime(2026, 1, 1)}]}, "args.items[2].when: a datetime without a time zone"),  # noqa: DTZ001
+        (
+            {"items": [0, 1, {"when": datetime(2026, 1, 1)}]},
+            "args.items[2].when: a datetime without a time zone",
+        ),
         ({"a": {1: 2}}, "args.a: a key must be a str, not int"),
         ({"a": {"$set": 2}}, "args.a: the key"),
         ({"a": 2**64}, "args.a: an int must lie in"),
@@ -145,7 +151,9 @@ def self_containing() -> list[Any]:
         (self_containing(), "contains itself"),
     ],
 )
-def test_what_is_no_value_is_refused_with_its_place(engine: syncline.Engine, value: object, says: str) -> None:
+def test_what_is_no_value_is_refused_with_its_place(
+    engine: syncline.Engine, value: object, says: str
+) -> None:
     with pytest.raises(syncline.InvalidMutation) as refused:
         engine.push([{"name": "x", "args": value, "scope": "s"}])
     assert says in refused.value.message

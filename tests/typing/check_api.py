@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from typing_extensions import assert_type
-
 import syncline
+from typing_extensions import assert_type
 
 
 @dataclass
