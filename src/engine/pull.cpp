@@ -8,9 +8,8 @@
 #include <utility>
 
 #include "base/ids.h"
-#include "base/json.h"
-#include "base/msgpack.h"
 #include "engine/engine.h"
+#include "engine/page.h"
 
 namespace syncline {
 
@@ -71,139 +70,12 @@ class EntityFilter {
   const std::optional<std::vector<std::string>>& wanted_;
 };
 
-// One answer under construction in one of the two formats. JSON is written as text; msgpack with 32-bit headers that are filled in at
-// the end, because how much comes is known only then.
-class Answer {
- public:
-  explicit Answer(Format format) : format_(format), writer_(out_) {}
-
-  void open_map() {
-    if (format_ == Format::json) {
-      out_ += '{';
-      first_ = true;
-    } else {
-      open('\xdf');
-    }
-  }
-  void open_list() {
-    if (format_ == Format::json) {
-      out_ += '[';
-      first_ = true;
-    } else {
-      open('\xdd');
-    }
-  }
-  void close(char bracket) {
-    if (format_ == Format::json) {
-      out_ += bracket;
-      first_ = false;
-      return;
-    }
-    const Mark mark = marks_.back();
-    marks_.pop_back();
-    for (std::size_t n = 0; n < 4; ++n) out_[mark.at + n] = static_cast<char>((mark.count >> (24 - 8 * n)) & 0xff);
-  }
-  void key(std::string_view name) {  // of the protocol or checked before: may hold characters that JSON escapes
-    item();
-    if (format_ == Format::json) {
-      json::append_string(name, out_);
-      out_ += ':';
-    } else {
-      writer_.str(name);
-    }
-    pending_value_ = true;
-  }
-  void literal_key(std::string_view quoted, std::string_view name) {  // "\"op\":" and "op": no escaping to be done
-    item();
-    if (format_ == Format::json) {
-      out_ += quoted;
-    } else {
-      writer_.str(name);
-    }
-    pending_value_ = true;
-  }
-  void item() {  // before each element of a list and each key of a map
-    if (pending_value_) {
-      pending_value_ = false;
-      return;
-    }
-    if (format_ == Format::json) {
-      if (!first_) out_ += ',';
-      first_ = false;
-    } else {
-      ++marks_.back().count;
-    }
-  }
-  void integer(std::int64_t value) {
-    pending_value_ = false;
-    if (format_ == Format::json) {
-      char text[24];
-      const auto end = std::to_chars(text, text + sizeof text, value);
-      out_.append(text, end.ptr);
-    } else {
-      writer_.integer(value);
-    }
-  }
-  void str(std::string_view value) {
-    pending_value_ = false;
-    if (format_ == Format::json) {
-      json::append_string(value, out_);
-    } else {
-      writer_.str(value);
-    }
-  }
-  void boolean(bool value) {
-    pending_value_ = false;
-    if (format_ == Format::json) {
-      out_ += value ? "true" : "false";
-    } else {
-      writer_.boolean(value);
-    }
-  }
-  void instant(std::int64_t microseconds) {
-    pending_value_ = false;
-    if (format_ == Format::json) {
-      out_ += '"';
-      out_ += json::format_instant(microseconds);
-      out_ += '"';
-    } else {
-      writer_.instant(microseconds);
-    }
-  }
-  void value(std::string_view encoded) {
-    pending_value_ = false;
-    if (format_ == Format::json) {
-      json::from_msgpack(encoded, out_);
-    } else {
-      writer_.raw(encoded);
-    }
-  }
-  void begin_value() { pending_value_ = false; }
-  std::string finish() { return std::move(out_); }
-
- private:
-  struct Mark {
-    std::size_t at = 0;
-    std::uint32_t count = 0;
-  };
-  void open(char header) {
-    out_ += header;
-    marks_.push_back({out_.size(), 0});
-    out_.append(4, '\0');
-  }
-
-  Format format_;
-  std::string out_;
-  mp::Writer writer_;
-  std::vector<Mark> marks_;
-  bool first_ = true;
-  bool pending_value_ = false;
-};
-
-void write_last_seq(Answer& answer, const std::optional<std::int64_t>& last_seq) {
-  if (!last_seq) return;
-  answer.key("last_seq");
-  answer.integer(*last_seq);
+template <class Page>
+std::string encode_pull(Engine& engine, const PullRequest& request) {
+  std::string out;
+  Page page(out, request.scope);
+  page.end(engine.pull(request, [&](const ChangeView& change) { page.change(change); }));
+  return out;
 }
 
 }  // namespace
@@ -297,48 +169,7 @@ PageEnd Engine::pull(const PullRequest& request, const VisitChange& visit) {
 }
 
 std::string Engine::pull_encoded(const PullRequest& request, Format format) {
-  Answer answer(format);
-  answer.open_map();
-  answer.key("changes");
-  answer.begin_value();
-  answer.open_list();
-  const PageEnd end = pull(request, [&](const ChangeView& change) {
-    answer.item();
-    answer.open_map();
-    answer.literal_key("\"cursor\":", "cursor");
-    answer.integer(change.cursor);
-    answer.literal_key("\"scope\":", "scope");
-    answer.str(change.scope);
-    answer.literal_key("\"entity\":", "entity");
-    answer.str(change.entity);
-    answer.literal_key("\"id\":", "id");
-    answer.str(change.id);
-    answer.literal_key("\"op\":", "op");
-    answer.str(op_name(change.op));
-    if (change.op != Op::remove) {
-      answer.literal_key("\"data\":", "data");
-      answer.value(change.data);
-    }
-    answer.literal_key("\"version\":", "version");
-    answer.integer(change.version);
-    answer.literal_key("\"ts\":", "ts");
-    answer.instant(change.ts);
-    answer.close('}');
-  });
-  answer.close(']');
-  answer.key("cursor");
-  answer.integer(end.cursor);
-  answer.key("epoch");
-  answer.str(end.epoch);
-  answer.key("has_more");
-  answer.boolean(end.has_more);
-  if (end.has_more) {
-    answer.key("page");
-    answer.str(end.page);
-  }
-  write_last_seq(answer, end.last_seq);
-  answer.close('}');
-  return answer.finish();
+  return format == Format::json ? encode_pull<page::JsonPage>(*this, request) : encode_pull<page::PackedPage>(*this, request);
 }
 
 Snapshot Engine::snapshot(const SnapshotRequest& request) {
@@ -373,29 +204,9 @@ Snapshot Engine::snapshot(const SnapshotRequest& request) {
 
 std::string Engine::snapshot_encoded(const SnapshotRequest& request, Format format) {
   const Snapshot snapshot = this->snapshot(request);
-  Answer answer(format);
-  answer.open_map();
-  answer.key("data");
-  answer.begin_value();
-  answer.open_map();
-  for (const Snapshot::Group& group : snapshot.data) {
-    answer.key(group.entity);
-    answer.begin_value();
-    answer.open_map();
-    for (const Row& row : group.rows) {
-      answer.key(row.id);
-      answer.value(row.body);
-    }
-    answer.close('}');
-  }
-  answer.close('}');
-  answer.key("cursor");
-  answer.integer(snapshot.cursor);
-  answer.key("epoch");
-  answer.str(snapshot.epoch);
-  write_last_seq(answer, snapshot.last_seq);
-  answer.close('}');
-  return answer.finish();
+  std::string out;
+  format == Format::json ? page::write_json(snapshot, out) : page::write_packed(snapshot, out);
+  return out;
 }
 
 Cursor Engine::cursor(const std::string& scope) {
