@@ -19,7 +19,7 @@ def documents() -> list[Path]:
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_python_example_of_a_document_runs_in_order(document: Path, tmp_path: Path) -> None:
-    """In one process a document, as a reader types them; a block ```python no-run needs a server of its own."""
+    """In one process a document, as a reader types them; a ```python no-run block needs a server."""
     program = "\n\n".join(EXAMPLE.findall(document.read_text()))
     run = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
