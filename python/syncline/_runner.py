@@ -80,6 +80,8 @@ class Runner:
     ) -> _Future[_core.PushResult]:
         """Queues a push; cancelling its future withdraws it while it waits."""
         self._check_process()
+        # Here, where only its own caller hears of it: later it would fail its whole batch.
+        self.native.check_user(user)
         if threading.current_thread() is self._thread:
             raise UsageError("a mutator cannot push: write through its tx instead")
         if self._jobs.qsize() >= self._max_waiting:

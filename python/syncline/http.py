@@ -413,7 +413,8 @@ class Handler:
         return self._refusal(request, error)
 
     def answer(self, request: Request) -> Response:
-        """Answers an admitted request on this thread. Never raises an `Exception`."""
+        """Answers an admitted request on this thread. Raises `UsageError` where this thread holds a write, as
+        a push would wait for it; no other `Exception`."""
         plan = self._plan(request)
         outcome = _advance(plan, None, None, may_wait=True)
         while not isinstance(outcome, Response):
@@ -421,6 +422,8 @@ class Handler:
             failure: BaseException | None = None
             if isinstance(outcome, concurrent.futures.Future):
                 try:
+                    # A thread that holds a write would wait for a push that waits for it.
+                    self._engine._native.check_not_writing()
                     concurrent.futures.wait((outcome,))
                 except BaseException:
                     outcome.cancel()

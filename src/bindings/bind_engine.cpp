@@ -140,7 +140,7 @@ std::unique_ptr<PyEngine> open(const std::string& path, std::string_view durabil
     throw Error(Code::usage, "durability must be 'full' or 'normal', not '" + std::string(durability) + "'");
   }
   options.store.read_only = read_only;
-  options.limits = limits;
+  options.limits = static_cast<const Limits&>(limits);
   options.group.max_waiting = static_cast<std::size_t>(limits.max_waiting);
   const WithoutGil free;  // reads from the disk
   const StoreOptions store_options = options.store;
@@ -438,6 +438,7 @@ void bind_engine(py::module_& module) {
            },
            py::arg("through"), py::arg("min_age"))
       .def("set_poke_listener", &set_poke_listener, py::arg("listener"))
+      .def_static("check_user", [](py::handle user) { static_cast<void>(user_of(user)); }, py::arg("user"))
       .def("check_not_writing", freed([](PyEngine& self) { self.core().check_not_writing(); }))
       .def("close", freed([](PyEngine& self) { self.close(); }));
 }

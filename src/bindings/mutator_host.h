@@ -22,7 +22,7 @@ class PyMutatorHost : public MutatorHost {
   // What a mutator raised that is no Exception (KeyboardInterrupt and its like): it leaves through its push.
   [[nodiscard]] bool aborted() const noexcept { return abort_.has_value(); }
   [[nodiscard]] py::object abort_value() const { return abort_->value(); }
-  [[noreturn]] void raise_abort() { throw *abort_; }
+  [[noreturn]] void raise_abort() { throw py::error_already_set(*abort_); }
 
  private:
   Outcome call(const Mutation& mutation, Tx& tx);

@@ -402,3 +402,10 @@ def test_another_broker_hears_of_every_commit(tmp_path: Path) -> None:
         a.set("doc", "1", {})
         b.set("doc", "1", {})
     assert sorted(recorder.heard) == ["a", "b"]
+
+
+async def test_a_bad_user_is_refused_alone_and_not_its_batch() -> None:
+    with syncline.Engine(":memory:", mutators=syncline.Mutators()) as engine:
+        with pytest.raises(syncline.UsageError):
+            await engine.push_async([], user="_reserved")
+        assert (await engine.push_async([], user="ada")).results == []

@@ -172,3 +172,9 @@ def test_many_threads_push_at_once(engine: syncline.Engine) -> None:
             thread.join()
     assert failed == []
     assert engine.stats().mutations == 80
+
+
+def test_a_request_inside_a_write_of_its_thread_is_refused_not_a_deadlock(engine: syncline.Engine) -> None:
+    with engine.write("list:1"), pytest.raises(syncline.UsageError):
+        engine.handle("POST", "/_sync/push", JSON, push_body(1), **HOOKS)
+    assert engine.handle("POST", "/_sync/push", JSON, push_body(1), **HOOKS).status == 200
