@@ -56,7 +56,8 @@ class Mutation:
 
 @dataclasses.dataclass(frozen=True)
 class Stats:
-    """What an engine did since it was opened, and what its database holds. Sizes are bytes."""
+    """What an engine did since it was opened, and what its database holds. Sizes are bytes; `unlogged` counts
+    the engine's own notes (positions, counters), which have no cursor."""
 
     pushes: int
     mutations: int
@@ -71,6 +72,7 @@ class Stats:
     head: int
     documents: int
     tombstones: int
+    unlogged: int
     log_lines: int
     clients: int
     results: int

@@ -354,6 +354,7 @@ py::dict stats(PyEngine& self) {
   made["head"] = stats.head;
   made["documents"] = counts.documents;
   made["tombstones"] = counts.tombstones;
+  made["unlogged"] = counts.unlogged;
   made["log_lines"] = counts.log_lines;
   made["clients"] = counts.clients;
   made["results"] = counts.results;

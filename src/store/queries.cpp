@@ -23,6 +23,9 @@ const char* text_of(Query query) noexcept {
       return "SELECT d.place, d.entity, d.id, d.version, d.created_at, d.updated_at, d.created, d.body"
              " FROM documents d NOT INDEXED WHERE d.place > ?1 AND d.place <= ?2 ORDER BY d.place";
 
+    case Query::unlogged:
+      return "SELECT id, body, updated_at FROM unlogged WHERE scope = ?1 AND entity = ?2 AND id >= ?3 AND id < ?4 ORDER BY id";
+
     // The changelog. The seventeen columns and their order are what Session::read_line expects.
     case Query::log:
       return "SELECT l.cursor, l.scope, l.entity, l.id, l.op, l.version, l.previous, l.ts, l.client, c.client_id, c.owner,"
@@ -78,6 +81,9 @@ const char* text_of(Query query) noexcept {
     case Query::add_key: return "INSERT INTO keys (scope, entity, id, cursor) VALUES (?1, ?2, ?3, ?4)";
     case Query::move_key: return "UPDATE keys SET cursor = ?4 WHERE scope = ?1 AND entity = ?2 AND id = ?3";
     case Query::remove_key: return "DELETE FROM keys WHERE scope = ?1 AND entity = ?2 AND id = ?3";
+    case Query::put_unlogged:
+      return "INSERT OR REPLACE INTO unlogged (scope, entity, id, updated_at, body) VALUES (?1, ?2, ?3, ?4, ?5)";
+    case Query::remove_unlogged: return "DELETE FROM unlogged WHERE scope = ?1 AND entity = ?2 AND id = ?3";
     case Query::add_log_line:
       return "INSERT INTO changelog (cursor, scope, entity, id, op, version, previous, ts, client, client_seq, user, mutation,"
              " mutation_ts, delta, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";

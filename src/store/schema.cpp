@@ -9,6 +9,7 @@
 //            1.1 times faster (81 k/s creates, 73 k/s updates against 73 and 66), sequential ids slower on creates (146 k/s
 //            against 189), even on updates and look-ups, 1-3 % smaller. Taken because random ids are what a store waits for.
 // tombstones finds them without reading the documents; writes of live documents do not touch it
+// unlogged   documents without a cursor: no log line, no tombstone, in no pull
 // changelog  one line per change. client: its number in `clients`, its id as text where it has no row there, or NULL for
 //            backend code. user: NULL where it is the client's owner (nobody, without a client). mutation: NULL for a direct write.
 // clients    one row per client, never forgotten; the owner is the user that first used it and never changes
@@ -58,6 +59,15 @@ constexpr const char* kTables = R"sql(
     entity INTEGER NOT NULL,
     id TEXT NOT NULL,
     cursor INTEGER NOT NULL,
+    PRIMARY KEY (scope, entity, id)
+  ) WITHOUT ROWID;
+
+  CREATE TABLE unlogged (
+    scope INTEGER NOT NULL,
+    entity INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    updated_at INTEGER NOT NULL,
+    body BLOB NOT NULL,
     PRIMARY KEY (scope, entity, id)
   ) WITHOUT ROWID;
 

@@ -4,6 +4,25 @@
 
 namespace syncline::sqlite {
 
+namespace {
+
+// The half-open range of the ids that begin with `prefix` and are greater than `after_id`. The next string after x in byte order is
+// x with a zero byte; all that begin with x lie below x with its last byte raised (no byte of UTF-8 is 0xff, so there is always
+// one to raise).
+struct IdRange {
+  IdRange(std::string_view prefix, std::string_view after_id) : low(prefix), high(prefix) {
+    if (!after_id.empty() && after_id >= prefix) low.assign(after_id).push_back('\0');
+    if (high.empty()) {
+      high.push_back('\xff');
+    } else {
+      high.back() = static_cast<char>(static_cast<unsigned char>(high.back()) + 1);
+    }
+  }
+  std::string low, high;
+};
+
+}  // namespace
+
 Session::Session(std::string path, Mode mode)
     : connection(std::move(path), mode),
       names(connection, Query::name_number, Query::name_text),
@@ -83,21 +102,12 @@ void Session::scan(std::string_view scope, std::string_view entity, std::string_
   const std::int64_t scope_number = scope_numbers.number(scope);
   const std::int64_t entity_number = names.number(entity);
   if (scope_number == 0 || entity_number == 0) return;
-  // The next string after x in byte order is x with a zero byte; all that begin with x lie below x with its last byte raised
-  // (no byte of UTF-8 is 0xff, so there is always one to raise).
-  std::string low(prefix);
-  if (!after_id.empty() && after_id >= prefix) low.assign(after_id).push_back('\0');
-  std::string high(prefix);
-  if (high.empty()) {
-    high.push_back('\xff');
-  } else {
-    high.back() = static_cast<char>(static_cast<unsigned char>(high.back()) + 1);
-  }
+  const IdRange ids(prefix, after_id);
   Loan select = connection.use(Query::scan);
   select->bind(1, scope_number);
   select->bind(2, entity_number);
-  select->bind_text(3, low);
-  select->bind_text(4, high);
+  select->bind_text(3, ids.low);
+  select->bind_text(4, ids.high);
   EntityMemo memo;
   DocumentView row;
   while (select->step()) {
@@ -118,6 +128,22 @@ void Session::changed(std::string_view scope, Cursor after, bool live_only, cons
     read_row(*select, memo, row);
     if (row.deleted && live_only) continue;
     if (!visit(row)) return;
+  }
+}
+
+void Session::unlogged(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
+                       const VisitUnlogged& visit) {
+  const std::int64_t scope_number = scope_numbers.number(scope);
+  const std::int64_t entity_number = names.number(entity);
+  if (scope_number == 0 || entity_number == 0) return;
+  const IdRange ids(prefix, after_id);
+  Loan select = connection.use(Query::unlogged);
+  select->bind(1, scope_number);
+  select->bind(2, entity_number);
+  select->bind_text(3, ids.low);
+  select->bind_text(4, ids.high);
+  while (select->step()) {
+    if (!visit({.entity = entity, .id = select->text(0), .body = select->blob(1), .updated_at = select->integer(2)})) return;
   }
 }
 
@@ -288,6 +314,7 @@ StoreCounts Session::counts() {
   StoreCounts counts;
   counts.tombstones = connection.number("SELECT count(*) FROM documents INDEXED BY tombstones WHERE body IS NULL");
   counts.documents = connection.number("SELECT count(*) FROM keys") - counts.tombstones;
+  counts.unlogged = connection.number("SELECT count(*) FROM unlogged");
   counts.log_lines = connection.number("SELECT count(*) FROM changelog");
   counts.clients = connection.number("SELECT count(*) FROM clients");
   counts.results = connection.number("SELECT count(*) FROM results");

@@ -35,6 +35,8 @@ class Session {
             const VisitDocument& visit);
   void changed(std::string_view scope, Cursor after, bool live_only, const VisitDocument& visit);
   void log(const LogRange& range, const VisitLogLine& visit);
+  void unlogged(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
+                const VisitUnlogged& visit);
   std::optional<ClientRow> client(std::string_view client_id);
   std::optional<ResultRow> result(std::string_view client_id, std::int64_t client_seq);
   std::optional<ScopeRow> scope(std::string_view name);

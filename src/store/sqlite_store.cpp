@@ -125,6 +125,10 @@ class BorrowedTx : public Tx {
     open().changed(scope, after, live_only, visit);
   }
   void log(const LogRange& range, const VisitLogLine& visit) override { open().log(range, visit); }
+  void unlogged(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
+                const VisitUnlogged& visit) override {
+    open().unlogged(scope, entity, prefix, after_id, visit);
+  }
   std::optional<ClientRow> client(std::string_view client_id) override { return open().client(client_id); }
   std::optional<ResultRow> result(std::string_view client_id, std::int64_t client_seq) override {
     return open().result(client_id, client_seq);

@@ -25,6 +25,7 @@ Applied Writer::apply(const WriteBatch& batch) {
   for (const PutClient& client : batch.clients) put(client);
   for (const PutScope& put_scope : batch.scopes) run(Query::set_scope_head, scope(put_scope.name), put_scope.head);
   for (const PutDocument& document : batch.documents) put(document);
+  for (const PutUnlogged& document : batch.unlogged) put(document);
   for (const LogLineView& line : batch.log) put(line);
   for (const EpochRow& epoch : batch.epochs) {
     Loan insert = session_.connection.use(Query::add_epoch);
@@ -164,6 +165,21 @@ void Writer::put(const PutDocument& put) {
   insert->bind(7, put.created);
   put.deleted ? insert->bind_null(8) : insert->bind_blob(8, put.body);
   insert->run();
+}
+
+void Writer::put(const PutUnlogged& put) {
+  if (!put.scope.starts_with('_') && !put.entity.starts_with('_')) {
+    refuse("The document " + described(put.scope, put.entity, put.id) + " cannot be unlogged: neither its scope nor its entity is reserved");
+  }
+  Loan statement = session_.connection.use(put.body.empty() ? Query::remove_unlogged : Query::put_unlogged);
+  statement->bind(1, scope(put.scope));
+  statement->bind(2, name(put.entity));
+  statement->bind_text(3, put.id);
+  if (!put.body.empty()) {
+    statement->bind(4, put.updated_at);
+    statement->bind_blob(5, put.body);
+  }
+  statement->run();
 }
 
 void Writer::put(const LogLineView& line) {

@@ -27,6 +27,7 @@ class Writer {
   const Client* client(std::string_view client_id);  // nullptr: it has no row; valid until the next client() or put()
   void put(const PutClient& put);
   void put(const PutDocument& put);
+  void put(const PutUnlogged& put);
   void put(const LogLineView& line);
   void forget_history(const DocumentKey& key);
   void purge(const Purge& purge, Cursor head, Applied& applied);

@@ -99,7 +99,7 @@ struct LogRange {
 };
 
 struct StoreCounts {
-  std::int64_t documents = 0, tombstones = 0, log_lines = 0, clients = 0, results = 0, scopes = 0;
+  std::int64_t documents = 0, tombstones = 0, unlogged = 0, log_lines = 0, clients = 0, results = 0, scopes = 0;
 };
 
 struct StoreInfo {
@@ -110,8 +110,17 @@ struct StoreInfo {
   int schema_version = 0;
 };
 
+// A document outside the sequence: no cursor, no log line, no tombstone, in no pull (heartbeats, positions, counters). Reserved
+// scopes or entities only; the same key is never both this and a document.
+struct UnloggedView {
+  std::string_view entity{}, id{};
+  std::string_view body{};  // canonical msgpack map
+  std::int64_t updated_at = 0;
+};
+
 using VisitDocument = std::function<bool(const DocumentView&)>;  // false: stop
 using VisitLogLine = std::function<bool(const LogLineView&)>;
+using VisitUnlogged = std::function<bool(const UnloggedView&)>;
 using VisitScope = std::function<bool(const ScopeRow&)>;
 // Called once per key, in any order; nullptr: there is neither document nor tombstone.
 using VisitFound = std::function<void(std::size_t index, const DocumentView* found)>;
@@ -132,6 +141,9 @@ class ReadTx {
   // Documents and tombstones of a scope with cursor > after, in cursor order. With `live_only` the tombstones are left out.
   virtual void changed(std::string_view scope, Cursor after, bool live_only, const VisitDocument& visit) = 0;
   virtual void log(const LogRange& range, const VisitLogLine& visit) = 0;
+  // Unlogged documents of one entity whose id begins with `prefix` and is greater than `after_id`, in byte order of id.
+  virtual void unlogged(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
+                        const VisitUnlogged& visit) = 0;
   virtual std::optional<ClientRow> client(std::string_view client_id) = 0;
   virtual std::optional<ResultRow> result(std::string_view client_id, std::int64_t client_seq) = 0;  // the row that covers it
   virtual std::optional<ScopeRow> scope(std::string_view name) = 0;
@@ -148,6 +160,12 @@ struct PutDocument {
   std::int64_t version = 0, created_at = 0, updated_at = 0;
   std::string_view body{};  // empty and `deleted`: the tombstone
   bool deleted = false;
+};
+
+struct PutUnlogged {
+  std::string_view scope{}, entity{}, id{};
+  std::string_view body{};  // empty: it goes
+  std::int64_t updated_at = 0;
 };
 
 struct PutClient {
@@ -177,6 +195,7 @@ struct Purge {
 struct WriteBatch {
   Cursor head = 0;  // the database's head after this batch; 0: unchanged
   std::vector<PutDocument> documents;
+  std::vector<PutUnlogged> unlogged;
   std::vector<LogLineView> log;
   std::vector<PutClient> clients;
   std::vector<PutScope> scopes;

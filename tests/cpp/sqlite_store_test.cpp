@@ -454,6 +454,45 @@ TEST(SqliteStore, ForgetsTheHistoryOfADocumentAndKeepsItsRow) {
   EXPECT_EQ(tx->scope("s")->log_floor, 3);
 }
 
+TEST(SqliteStore, UnloggedDocumentsTakeNoCursorLeaveNoLineAndAreInNoPull) {
+  const auto store = open_sqlite(":memory:");
+  const auto tx = store->write();
+  WriteBatch batch;
+  batch.unlogged = {{"_positions", "client", "a", "1", 10}, {"_positions", "client", "b", "2", 20}, {"s", "_typing", "a", "3", 30}};
+  tx->apply(batch);
+  EXPECT_EQ(unlogged(*tx, "_positions", "client"), (std::vector<std::string>{"a=1@10", "b=2@20"}));
+  batch.unlogged = {{"_positions", "client", "a", "", 0}, {"_positions", "client", "b", "4", 40}, {"_positions", "client", "none", "", 0}};
+  tx->apply(batch);
+  EXPECT_EQ(unlogged(*tx, "_positions", "client"), (std::vector<std::string>{"b=4@40"}));
+  EXPECT_EQ(unlogged(*tx, "s", "_typing"), (std::vector<std::string>{"a=3@30"}));
+  EXPECT_TRUE(unlogged(*tx, "none", "client").empty());
+  EXPECT_TRUE(changed(*tx, "_positions").empty());
+  EXPECT_TRUE(changed(*tx, "s").empty());
+  EXPECT_TRUE(log(*tx).empty());
+  EXPECT_FALSE(document(*tx, "_positions", "client", "b").has_value());
+  EXPECT_EQ(tx->head(), 0);
+  EXPECT_EQ(tx->counts().unlogged, 2);
+  EXPECT_EQ(tx->counts().documents, 0);
+}
+
+TEST(SqliteStore, UnloggedDocumentsAreReadByPrefixAndFromAnId) {
+  const auto store = open_sqlite(":memory:");
+  const auto tx = store->write();
+  WriteBatch batch;
+  for (const char* id : {"a:1", "a:2", "b:1"}) batch.unlogged.push_back({"_s", "e", id, "x", 0});
+  tx->apply(batch);
+  EXPECT_EQ(unlogged(*tx, "_s", "e", "a:"), (std::vector<std::string>{"a:1=x@0", "a:2=x@0"}));
+  EXPECT_EQ(unlogged(*tx, "_s", "e", "", "a:2"), (std::vector<std::string>{"b:1=x@0"}));
+}
+
+TEST(SqliteStore, OnlyAReservedScopeOrEntityHoldsUnloggedDocuments) {
+  const auto store = open_sqlite(":memory:");
+  const auto tx = store->write();
+  WriteBatch batch;
+  batch.unlogged = {{"s", "e", "1", "x", 0}};
+  EXPECT_THROW(tx->apply(batch), Error);
+}
+
 TEST(SqliteStore, AWriteTransactionMayBeHandedBetweenThreads) {
   const auto store = open_sqlite(":memory:");
   Author author;

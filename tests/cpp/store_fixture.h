@@ -101,6 +101,17 @@ inline std::vector<std::string> scan(ReadTx& tx, std::string_view scope, std::st
   return ids;
 }
 
+// "id=body@updated_at" of each.
+inline std::vector<std::string> unlogged(ReadTx& tx, std::string_view scope, std::string_view entity, std::string_view prefix = {},
+                                         std::string_view after = {}) {
+  std::vector<std::string> rows;
+  tx.unlogged(scope, entity, prefix, after, [&](const UnloggedView& row) {
+    rows.push_back(std::string(row.id) + "=" + std::string(row.body) + "@" + std::to_string(row.updated_at));
+    return true;
+  });
+  return rows;
+}
+
 inline std::optional<Document> document(ReadTx& tx, std::string_view scope, std::string_view entity, std::string_view id) {
   std::optional<Document> result;
   const DocumentKey key{scope, entity, id};
