@@ -70,7 +70,7 @@ struct PyView {
 // The arguments of `find`.
 FindOptions find_options(py::handle filter, py::handle sort, py::handle limit);
 std::int64_t row_limit(py::handle limit);
-py::list to_pairs(const std::vector<Row>& rows);
-py::dict to_documents(const std::vector<Row>& rows);
+py::list to_pairs(const std::vector<Row>& found);
+py::dict to_documents(const std::vector<Row>& found);
 
 }  // namespace syncline::python
