@@ -21,50 +21,6 @@ std::shared_ptr<py::object> hold(py::object object) {
           }};
 }
 
-class PyEngine {
- public:
-  PyEngine(std::unique_ptr<Engine> engine, const PyLimits& limits) : engine_(std::move(engine)), limits_(limits) {}
-  ~PyEngine() {
-    const WithoutGil free;  // may wait for what runs
-    engine_.reset();
-  }
-  PyEngine(const PyEngine&) = delete;
-  PyEngine& operator=(const PyEngine&) = delete;
-
-  [[nodiscard]] Engine& core() const { return *engine_; }
-  [[nodiscard]] const std::shared_ptr<Engine>& shared() const { return engine_; }
-  [[nodiscard]] const PyLimits& limits() const { return limits_; }
-
-  void remember(const std::shared_ptr<PyView>& view) {
-    const std::scoped_lock lock(mutex_);
-    std::erase_if(views_, [](const std::weak_ptr<PyView>& one) { return one.expired(); });
-    views_.push_back(view);
-  }
-
-  // Without the GIL. An open view would keep the store from closing for ever, so views end first.
-  void close() {
-    engine_->check_not_writing();
-    std::vector<std::weak_ptr<PyView>> views;
-    {
-      const std::scoped_lock lock(mutex_);
-      views.swap(views_);
-    }
-    for (const std::weak_ptr<PyView>& one : views) {
-      const std::shared_ptr<PyView> view = one.lock();
-      if (!view) continue;
-      const std::scoped_lock lock(view->mutex);
-      view->view.reset();
-    }
-    engine_->close();
-  }
-
- private:
-  std::shared_ptr<Engine> engine_;
-  PyLimits limits_;
-  std::mutex mutex_;
-  std::vector<std::weak_ptr<PyView>> views_;
-};
-
 // A write of backend code. One thread's at a time.
 class PyWrite {
  public:

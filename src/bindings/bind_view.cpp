@@ -43,8 +43,7 @@ std::vector<Row> rows(PyView& self, py::handle entity, py::handle prefix, py::ha
 
 void close(PyView& self) {
   const WithoutGil free;  // waits for another thread's call
-  const std::scoped_lock lock(self.mutex);
-  self.view.reset();
+  self.end();
 }
 
 }  // namespace

@@ -61,10 +61,68 @@ struct PyTx {
   std::thread::id thread = std::this_thread::get_id();
 };
 
+// What holds a read transaction open: it ends with its engine, which could not close before. `end` is called without the GIL, by
+// any thread, and may be called twice.
+class Reading {
+ public:
+  Reading() = default;
+  virtual ~Reading() = default;
+  Reading(const Reading&) = delete;
+  Reading& operator=(const Reading&) = delete;
+  virtual void end() = 0;
+};
+
 // A `View` with a lock, because nobody can keep two threads from sharing a Python object.
-struct PyView {
+struct PyView : Reading {
   std::unique_ptr<View> view;
   std::mutex mutex;
+
+  void end() override {
+    const std::scoped_lock lock(mutex);
+    view.reset();
+  }
+};
+
+// The core's engine as Python holds it.
+class PyEngine {
+ public:
+  PyEngine(std::unique_ptr<Engine> engine, const PyLimits& limits) : engine_(std::move(engine)), limits_(limits) {}
+  ~PyEngine() {
+    const WithoutGil free;  // may wait for what runs
+    engine_.reset();
+  }
+  PyEngine(const PyEngine&) = delete;
+  PyEngine& operator=(const PyEngine&) = delete;
+
+  [[nodiscard]] Engine& core() const { return *engine_; }
+  [[nodiscard]] const std::shared_ptr<Engine>& shared() const { return engine_; }
+  [[nodiscard]] const PyLimits& limits() const { return limits_; }
+
+  void remember(const std::shared_ptr<Reading>& reading) {
+    const std::scoped_lock lock(mutex_);
+    std::erase_if(readings_, [](const std::weak_ptr<Reading>& one) { return one.expired(); });
+    readings_.push_back(reading);
+  }
+
+  // Without the GIL. What reads ends first: open, it would keep the store from closing for ever.
+  void close() {
+    engine_->check_not_writing();
+    std::vector<std::weak_ptr<Reading>> readings;
+    {
+      const std::scoped_lock lock(mutex_);
+      readings.swap(readings_);
+    }
+    for (const std::weak_ptr<Reading>& one : readings) {
+      if (const std::shared_ptr<Reading> reading = one.lock()) reading->end();
+    }
+    engine_->close();
+  }
+
+ private:
+  std::shared_ptr<Engine> engine_;
+  PyLimits limits_;
+  std::mutex mutex_;
+  std::vector<std::weak_ptr<Reading>> readings_;
 };
 
 // The arguments of `find`.

@@ -206,6 +206,8 @@ class Engine {
 
   std::unique_ptr<WriteSession> write(const std::vector<std::string>& scopes, const std::string& user, const WaitHook& hook = {});
   std::unique_ptr<View> read(const std::string& scope);
+  // A consistent snapshot of the whole database, for what reads more than one scope. Holding it pins the snapshot: keep it short.
+  std::unique_ptr<ReadTx> begin_read();
 
   // Throw: invalid_scope, invalid_request, forbidden (client id), cursor_too_old, epoch_mismatch.
   PageEnd pull(const PullRequest& request, const VisitChange& visit);

@@ -222,6 +222,11 @@ std::unique_ptr<View> Engine::read(const std::string& scope) {
   return std::make_unique<View>(store_->read(), scope);
 }
 
+std::unique_ptr<ReadTx> Engine::begin_read() {
+  check();
+  return store_->read();
+}
+
 // ---------------------------------------------------------------------------------------------------------------- view
 
 ReadTx& View::live() {
