@@ -6,6 +6,7 @@ and snapshot to clients that keep working offline. Start at `Engine`.
 
 from __future__ import annotations
 
+from . import metrics, telemetry
 from ._core import (
     Change,
     ChangeNote,
@@ -111,5 +112,7 @@ __all__ = [
     "__version__",
     "asgi",
     "connect",
+    "metrics",
+    "telemetry",
     "wsgi",
 ]

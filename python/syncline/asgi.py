@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import errors
-from .http import Authenticate, Authorize, Cors, Handler, Headers, Request
+from .http import Admin, Authenticate, Authorize, Cors, Handler, Headers, Metrics, Request
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -165,6 +165,8 @@ def asgi(
     authenticate: Authenticate,
     authorize: Authorize,
     cors: Cors | None = None,
+    metrics: Metrics | None = None,
+    admin: Admin | None = None,
     prefix: str = "",
     close_engine: bool = False,
 ) -> AsgiApp:
@@ -182,6 +184,11 @@ def asgi(
         authorize: called with (user, "read" or "write", scope) for each scope of a request; returns whether
             it is allowed. May be a coroutine function. `syncline.http.allow_all` allows everything.
         cors: lets web pages of other origins call it; see `syncline.http.Cors`.
+        metrics: called with the `syncline.http.Request`; returns whether its sender may read the metrics at
+            `/_sync/metrics` (which need the extra "metrics") and the storage's part of the health answer.
+            None: nobody may.
+        admin: called with (user, command); returns whether that user may run it at `/_sync/admin/...`. None:
+            nobody may.
         prefix: what comes before `/_sync` in the path when nothing strips it, as in "/api".
         close_engine: close the engine when the server shuts down (through ASGI's lifespan).
 
@@ -189,5 +196,12 @@ def asgi(
         TypeError: a hook is no function.
         ValueError: `prefix` does not begin with "/".
     """
-    handler = Handler(engine, authenticate=authenticate, authorize=authorize, cors=cors)
+    handler = Handler(
+        engine,
+        authenticate=authenticate,
+        authorize=authorize,
+        cors=cors,
+        metrics=metrics,
+        admin=admin,
+    )
     return AsgiApp(engine, handler, check_prefix(prefix), close_engine)

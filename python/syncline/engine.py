@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
+import logging
 import os
 import threading
 import weakref
@@ -13,23 +15,28 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from . import _core
+from . import _core, telemetry
 from ._runner import AsyncWrite, Runner
 from .broker import Broker, LocalBroker, Poke, Subscription
 from .errors import InvalidRequest, Timeout, UsageError
+from .metrics import Requests
 from .mutators import Mutators
+from .openapi import TOLD_LIMITS
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     from typing_extensions import Self
 
-    from .http import Authenticate, Authorize, Cors, Response
+    from .http import Admin, Authenticate, Authorize, Cors, Metrics, Response
 
-__all__ = ["Engine", "Mutation", "Stats", "Write", "WriteAsync"]
+__all__ = ["Engine", "Mutation", "MutatorStats", "Stats", "Write", "WriteAsync"]
 
 _T = TypeVar("_T")
 _Path: TypeAlias = "str | os.PathLike[str]"
+
+_log = logging.getLogger("syncline.engine")
+_UNSEEN: contextlib.nullcontext[None] = contextlib.nullcontext()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +62,25 @@ class Mutation:
 
 
 @dataclasses.dataclass(frozen=True)
+class MutatorStats:
+    """What one mutator did since the engine was opened.
+
+    Attributes:
+        calls: how often it ran.
+        failures: how often it raised; refusals count too.
+        seconds, slowest: how long it took, in all and at most, with the check of its arguments.
+    """
+
+    calls: int
+    failures: int
+    seconds: float
+    slowest: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Stats:
     """What an engine did since it was opened, and what its database holds. Sizes are bytes; `unlogged` counts
-    the engine's own notes (positions, counters), which have no cursor."""
+    the engine's own notes (positions, counters), which have no cursor; `mutators` are those that ran."""
 
     pushes: int
     mutations: int
@@ -80,6 +103,7 @@ class Stats:
     bytes: int
     wal_bytes: int
     free_disk_bytes: int
+    mutators: Mapping[str, MutatorStats] = dataclasses.field(default_factory=dict)
 
 
 class Engine:
@@ -94,6 +118,8 @@ class Engine:
         read_only: beside a writer, or on a file in a folder that cannot be written.
         limits: of requests and documents.
         broker: who is told of each commit; None: this process's own.
+        slow_mutator: seconds; one that takes as long is logged as "syncline.mutators", since everybody who
+            writes waits for it; None: none is.
 
     Raises:
         Locked: another process writes the file. Use `syncline.connect(url)`, or `read_only=True`.
@@ -113,6 +139,7 @@ class Engine:
         read_only: bool = False,
         limits: _core.Limits | None = None,
         broker: Broker | None = None,
+        slow_mutator: float | None = 0.25,
     ) -> None:
         if mutators is not None and not isinstance(mutators, Mutators):
             raise UsageError(f"mutators must be a syncline.Mutators, not {type(mutators).__name__}")
@@ -121,7 +148,11 @@ class Engine:
             raise UsageError("path must be a str or a pathlib.Path")
         self._mutators = mutators if mutators is not None else Mutators()
         self._limits = limits if limits is not None else _core.Limits()
+        self._slow_mutator = _seconds(slow_mutator, "slow_mutator")
         self._native = _core.Engine(name, durability=durability, read_only=read_only, limits=self._limits)
+        self._native.watch_mutators(slow_seconds=self._slow_mutator, runner=None)
+        self._spans = False
+        self._requests = Requests()
         self._epoch = self._native.epoch
         self._path = name
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
@@ -133,6 +164,13 @@ class Engine:
         self._finalize = weakref.finalize(self, _shut_down, self._native, self._runner, os.getpid())
         if broker is not None:
             self._listen()
+        _log.info(
+            "opened %r%s, epoch %s",
+            name,
+            " for reading" if read_only else "",
+            self._epoch,
+            extra={"syncline_database": name, "syncline_epoch": self._epoch, "syncline_read_only": read_only},
+        )
 
     # ------------------------------------------------------------------------------------------------- push
 
@@ -168,9 +206,11 @@ class Engine:
         """
         self._check_task()
         request = self._request(mutations, epoch, settled)
-        result = self._native.push(request, user, self._mutators._table, _seconds(timeout))
-        if result is None:
-            raise Timeout(f"the push was withdrawn: its turn did not come within {timeout} s")
+        with self._span("syncline.push", {"syncline.mutations": len(request)}) as span:
+            result = self._native.push(request, user, self._mutators._table, _seconds(timeout))
+            if result is None:
+                raise Timeout(f"the push was withdrawn: its turn did not come within {timeout} s")
+            telemetry.tell(span, result)
         return result
 
     async def push_async(
@@ -187,16 +227,19 @@ class Engine:
         it waits for its turn.
         """
         self._check_task()
-        future = self._runner.submit(self._request(mutations, epoch, settled), user, (), False)
-        waiting = asyncio.wrap_future(future)
-        seconds = _seconds(timeout)
-        if seconds is None:
-            return await waiting
-        done, _ = await asyncio.wait((waiting,), timeout=seconds)
-        # Once its turn has come it cannot be withdrawn any more, and ends soon.
-        if not done and future.cancel():
-            raise Timeout(f"the push was withdrawn: its turn did not come within {timeout} s")
-        return await waiting
+        request = self._request(mutations, epoch, settled)
+        with self._span("syncline.push", {"syncline.mutations": len(request)}) as span:
+            future = self._runner.submit(request, user, (), False)
+            waiting = asyncio.wrap_future(future)
+            seconds = _seconds(timeout)
+            if seconds is not None:
+                done, _ = await asyncio.wait((waiting,), timeout=seconds)
+                # Once its turn has come it cannot be withdrawn any more, and ends soon.
+                if not done and future.cancel():
+                    raise Timeout(f"the push was withdrawn: its turn did not come within {timeout} s")
+            result = await waiting
+            telemetry.tell(span, result)
+        return result
 
     def _request(
         self,
@@ -257,9 +300,9 @@ class Engine:
         if epoch is None and cursor != 0:
             epoch = self._epoch
         names = None if entities is None else entities if isinstance(entities, str) else list(entities)
-        return self._native.pull(
-            _core.PullRequest.of(scope, cursor, epoch, page, limit, client_id, names), user
-        )
+        request = _core.PullRequest.of(scope, cursor, epoch, page, limit, client_id, names)
+        with self._span("syncline.pull", {"syncline.scope": request.scope}):
+            return self._native.pull(request, user)
 
     def snapshot(
         self, scope: str, *, client_id: str | None = None, user: str | None = None
@@ -270,7 +313,9 @@ class Engine:
             TooLarge: they have more than `limits.max_snapshot_bytes`; pull them instead.
             InvalidScope, Forbidden.
         """
-        return self._native.snapshot(_core.SnapshotRequest.of(scope, client_id), user)
+        request = _core.SnapshotRequest.of(scope, client_id)
+        with self._span("syncline.snapshot", {"syncline.scope": request.scope}):
+            return self._native.snapshot(request, user)
 
     def read(self, scope: str) -> _core.View:
         """`with engine.read(scope) as view:` the scope as it is now, for the length of the block. Keep it
@@ -331,6 +376,20 @@ class Engine:
     def _check_task(self) -> None:
         self._runner.check_task()
 
+    def _traced(self) -> bool:
+        """Whether somebody wants spans; then mutators have theirs from now on."""
+        if not telemetry.active():
+            return False
+        if not self._spans:
+            self._spans = True
+            self._native.watch_mutators(slow_seconds=self._slow_mutator, runner=telemetry.run_mutator)
+        return True
+
+    def _span(
+        self, name: str, attributes: telemetry.Attributes
+    ) -> contextlib.AbstractContextManager[telemetry.Span | None]:
+        return telemetry.span(name, attributes) if self._traced() else _UNSEEN
+
     # ------------------------------------------------------------------------------------------------ pokes
 
     def subscribe(self, *scopes: str) -> Subscription:
@@ -382,25 +441,29 @@ class Engine:
 
     def stats(self) -> Stats:
         """Counts since the engine was opened, and of what the database holds. Costs a scan of its keys."""
-        return Stats(**self._native.stats())
+        mutators = {
+            name: MutatorStats(calls, failures, seconds, slowest)
+            for name, (calls, failures, seconds, slowest, _) in self._native.mutator_times().items()
+        }
+        return Stats(**self._native.stats(), mutators=mutators)
 
     def health(self) -> dict[str, Any]:
-        """What a monitor wants to know, in the words of the protocol's health answer."""
+        """What a monitor wants to know, in the words of the protocol's health answer: `waiting` pushes, and
+        sizes in bytes in `storage`; the HTTP answer tells less to whom its hooks do not know."""
         info = self._native.info()
         return {
             "ok": True,
             "version": _core.__version__,
             "database": {"kind": info["kind"], "version": info["version"]},
+            "storage": {
+                "bytes": info["bytes"],
+                "wal_bytes": info["wal_bytes"],
+                "free_disk_bytes": info["free_disk_bytes"],
+                "schema_version": info["schema_version"],
+            },
             "head": info["head"],
             "epoch": self._epoch,
-            "limits": {
-                "body_bytes": self._limits.max_body_bytes,
-                "mutations": self._limits.max_mutations,
-                "page_bytes": self._limits.max_page_bytes,
-                "document_bytes": self._limits.max_document_bytes,
-                "nesting": self._limits.max_nesting,
-                "snapshot_bytes": self._limits.max_snapshot_bytes,
-            },
+            "limits": {told: getattr(self._limits, field) for told, field in TOLD_LIMITS.items()},
             "waiting": info["waiting"],
         }
 
@@ -444,12 +507,23 @@ class Engine:
         authenticate: Authenticate,
         authorize: Authorize,
         cors: Cors | None = None,
+        metrics: Metrics | None = None,
+        admin: Admin | None = None,
     ) -> Response:
         """Answers one HTTP request of the protocol; see `syncline.http.handle`."""
         from . import http
 
         return http.handle(
-            self, method, path, headers, body, authenticate=authenticate, authorize=authorize, cors=cors
+            self,
+            method,
+            path,
+            headers,
+            body,
+            authenticate=authenticate,
+            authorize=authorize,
+            cors=cors,
+            metrics=metrics,
+            admin=admin,
         )
 
     def close(self) -> None:
@@ -462,7 +536,9 @@ class Engine:
         self._native.check_not_writing()
         for subscription in list(self._subscriptions):
             subscription.close()
-        self._finalize()
+        if self._finalize.alive:
+            self._finalize()
+            _log.info("closed %r", self._path, extra={"syncline_database": self._path})
 
     def __enter__(self) -> Self:
         return self
@@ -487,11 +563,11 @@ def _shut_down(native: _core.Engine, runner: Runner, pid: int) -> None:
     native.close()
 
 
-def _seconds(timeout: float | None) -> float | None:
+def _seconds(timeout: float | None, name: str = "timeout") -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise UsageError(f"timeout must be a number of seconds, not {timeout!r}")
+        raise UsageError(f"{name} must be a number of seconds, not {timeout!r}")
     return float(timeout)
 
 

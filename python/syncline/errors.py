@@ -7,6 +7,7 @@ second stays in the process that raised it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 __all__ = [
     "Closed",
@@ -53,6 +54,8 @@ class Error(Exception):
     """
 
     code: str = "internal_error"
+    # The details that come with it, by name: int or str. An application's own may have others.
+    told: ClassVar[tuple[tuple[str, type], ...]] = ()
 
     def __init__(self, message: str = "", *, details: Mapping[str, int | str] | None = None) -> None:
         super().__init__(message)
@@ -122,6 +125,7 @@ class SequenceGap(Error):
     """The client's mutation is not its next one."""
 
     code = "sequence_gap"
+    told = (("expected", int),)
 
     @property
     def expected(self) -> int | None:
@@ -139,6 +143,7 @@ class Conflict(Error):
     """A document is at another version than `tx.expect` said."""
 
     code = "conflict"
+    told = (("version", int),)
 
     @property
     def version(self) -> int | None:
@@ -150,12 +155,14 @@ class CursorTooOld(Error):
     """Deletions since that cursor are no longer known; pull from 0."""
 
     code = "cursor_too_old"
+    told = (("floor", int),)
 
 
 class EpochMismatch(Error):
     """The cursor, or the push, belongs to another history of the database."""
 
     code = "epoch_mismatch"
+    told = (("epoch", str),)
 
     @property
     def epoch(self) -> str | None:
@@ -174,6 +181,7 @@ class TooLarge(Error):
     """More than a limit allows."""
 
     code = "too_large"
+    told = (("limit", int),)
 
     @property
     def limit(self) -> int | None:
@@ -208,12 +216,17 @@ class RateLimited(Error):
     """Too many are waiting; try again later."""
 
     code = "rate_limited"
+    told = (
+        ("limit", int),
+        ("retry_after", int),
+    )
 
 
 class Unavailable(Error):
     """Not now; nothing was consumed, try again later."""
 
     code = "unavailable"
+    told = (("retry_after", int),)
 
 
 class Retry(Exception):
@@ -298,33 +311,42 @@ _NOT_CONSUMED = frozenset(
     }
 )
 
-_CLASSES: dict[str, type[Error]] = {
-    kind.code: kind
-    for kind in (
-        *(
-            InvalidRequest,
-            InvalidMutation,
-            InvalidScope,
-            Unauthenticated,
-            Forbidden,
-            NotFound,
-            UnknownMutation,
-            InternalError,
-        ),
-        *(
-            SequenceGap,
-            SequenceReused,
-            Conflict,
-            CursorTooOld,
-            EpochMismatch,
-            ResultExpired,
-            TooLarge,
-            RateLimited,
-            Unavailable,
-        ),
-        *(Closed, UsageError, StorageError, Locked, ForeignFile, NewerSchema, Corrupt, DiskFull, ReadOnly),
-    )
-}
+# Those that a server says to a client, in the order of the protocol's table. `_core.http_status` knows the
+# status of each code.
+TRAVELLING: tuple[type[Error], ...] = (
+    InvalidRequest,
+    InvalidMutation,
+    InvalidScope,
+    Unauthenticated,
+    Forbidden,
+    NotFound,
+    UnknownMutation,
+    InternalError,
+    SequenceGap,
+    SequenceReused,
+    Conflict,
+    CursorTooOld,
+    EpochMismatch,
+    ResultExpired,
+    TooLarge,
+    Rejected,
+    RateLimited,
+    Unavailable,
+)
+WIRE_CODES = frozenset(kind.code for kind in TRAVELLING)
+
+_AT_HOME: tuple[type[Error], ...] = (
+    Closed,
+    UsageError,
+    StorageError,
+    Locked,
+    ForeignFile,
+    NewerSchema,
+    Corrupt,
+    DiskFull,
+    ReadOnly,
+)
+_CLASSES: dict[str, type[Error]] = {kind.code: kind for kind in (*TRAVELLING, *_AT_HOME)}
 
 
 def from_code(code: str, message: str, details: Mapping[str, int | str] | None = None) -> Error:

@@ -6,6 +6,8 @@
 Every request is answered by one generator, `Handler._plan`, which yields what has to be done (ask a hook,
 call the core, wait for a push); two small drivers do it, one for threads and one for an event loop. So both
 answer alike.
+
+What there is to ask for is the table `ROUTES` alone: it dispatches, and `syncline.openapi` describes it.
 """
 
 from __future__ import annotations
@@ -17,26 +19,33 @@ import contextlib
 import contextvars
 import functools
 import inspect
+import json
 import logging
+import time
 import urllib.parse
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
-from . import _core, errors
+from . import _core, errors, openapi, telemetry
+from .metrics import render as render_metrics
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 __all__ = [
+    "ROUTES",
     "Action",
+    "Admin",
     "Authenticate",
     "Authorize",
     "Cors",
     "Headers",
+    "Metrics",
     "Request",
     "Response",
+    "Route",
     "allow_all",
     "anyone",
     "handle",
@@ -47,6 +56,8 @@ __all__ = [
 Action: TypeAlias = Literal["read", "write"]
 Authenticate: TypeAlias = "Callable[[Request], str | Awaitable[str | None] | None]"
 Authorize: TypeAlias = "Callable[[str, Action, str], bool | Awaitable[bool]]"
+Metrics: TypeAlias = "Callable[[Request], bool | Awaitable[bool]]"
+Admin: TypeAlias = "Callable[[str, str], bool | Awaitable[bool]]"
 
 _log = logging.getLogger("syncline.http")
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -61,38 +72,7 @@ _FORMAT = {
     "application/vnd.msgpack": _MSGPACK,
 }
 
-# The codes a client may see. The others belong to this process: `internal_error`, or `unavailable` where the
-# core says 503.
-_WIRE_CODES = frozenset(
-    {
-        *(
-            "invalid_request",
-            "invalid_mutation",
-            "invalid_scope",
-            "unauthenticated",
-            "forbidden",
-            "not_found",
-        ),
-        *(
-            "unknown_mutation",
-            "internal_error",
-            "sequence_gap",
-            "sequence_reused",
-            "conflict",
-            "cursor_too_old",
-        ),
-        *("epoch_mismatch", "result_expired", "too_large", "rejected", "rate_limited", "unavailable"),
-    }
-)
 _RETRY_AFTER = 1  # seconds; said with 429 and 503 when the error does not say its own
-
-_ROUTES: dict[str, tuple[str, ...]] = {
-    "/_sync/push": ("POST",),
-    "/_sync/pull": ("POST",),
-    "/_sync/snapshot": ("POST",),
-    "/_sync/cursor": ("GET", "HEAD"),
-    "/_sync/health": ("GET", "HEAD"),
-}
 
 # Bodies up to this size are parsed where the request is handled, on the event loop too: it takes less than a
 # change of threads.
@@ -327,6 +307,43 @@ class _Step:
 
 
 _Plan: TypeAlias = Generator[_Step, object, Response]
+_Body: TypeAlias = tuple[bytes, str]  # with its content type
+Who: TypeAlias = Literal["anyone", "user", "metrics", "admin"]
+
+
+@dataclass(frozen=True)
+class Route:
+    """Something to ask for.
+
+    Attributes:
+        path: from `/_sync` on.
+        methods: the first is the one to use.
+        name: of the operation.
+        summary: what it does, in a sentence.
+        who: may ask: "anyone", a "user", or whom that hook allows (without the hook there is no such path).
+        answer, request: the schemas of the bodies in `syncline.openapi`; a request without one has no body.
+        query: names of parameters in the query, all required.
+        content_types: of the answer.
+        refusals: what it may answer besides `ANSWERED_ANYWHERE`, which `every_refusal` has too.
+        schemas: more of them than `syncline.openapi` knows.
+    """
+
+    path: str
+    methods: tuple[str, ...]
+    name: str
+    summary: str
+    who: Who
+    plan: Callable[[Handler, Request, str, str], Generator[_Step, object, _Body]] = field(repr=False)
+    answer: str
+    request: str | None = None
+    query: tuple[str, ...] = ()
+    content_types: tuple[str, ...] = ("application/json", "application/msgpack")
+    refusals: tuple[type[errors.Error], ...] = ()
+    schemas: Mapping[str, dict[str, object]] = field(default_factory=dict, repr=False)
+
+    @property
+    def every_refusal(self) -> tuple[type[errors.Error], ...]:
+        return tuple(dict.fromkeys((*ANSWERED_ANYWHERE, *self.refusals)))
 
 
 class _HookFailed(Exception):
@@ -341,6 +358,8 @@ class Handler:
         authenticate: who sent a request: a user, or None (answered with 401).
         authorize: whether that user may "read" or "write" a scope.
         cors: for browsers on pages of other origins; None: no such page may read the answers.
+        metrics: whether the sender of a request may read the metrics; None: nobody.
+        admin: whether that user may run a command such as "compact"; None: nobody.
 
     Raises:
         TypeError: a hook is no callable, or `cors` no `Cors`.
@@ -354,9 +373,14 @@ class Handler:
         authenticate: Authenticate,
         authorize: Authorize,
         cors: Cors | None = None,
+        metrics: Metrics | None = None,
+        admin: Admin | None = None,
         synchronous: bool = False,
     ) -> None:
-        for name, hook in (("authenticate", authenticate), ("authorize", authorize)):
+        optional = [
+            (name, hook) for name, hook in (("metrics", metrics), ("admin", admin)) if hook is not None
+        ]
+        for name, hook in (("authenticate", authenticate), ("authorize", authorize), *optional):
             if not callable(hook):
                 raise TypeError(f"{name} must be a function, not {type(hook).__name__}")
             if synchronous and _is_async(hook):
@@ -371,6 +395,14 @@ class Handler:
         self._cors = cors
         self._authenticate_quick = _is_async(authenticate) or getattr(authenticate, "_syncline_quick", False)
         self._authorize_quick = _is_async(authorize) or getattr(authorize, "_syncline_quick", False)
+        self._metrics = metrics
+        self._admin = admin
+        hooked = {"metrics": metrics, "admin": admin}
+        self.routes = {
+            route.path: route
+            for route in ROUTES
+            if route.who in ("anyone", "user") or hooked[route.who] is not None
+        }
 
     @property
     def max_body_bytes(self) -> int:
@@ -379,10 +411,20 @@ class Handler:
     def admit(self, request: Request) -> Response | None:
         """The answer that needs no body: to a wrong path or method, a preflight, a body that is declared too
         large or in no format of ours. None: read the body, at most `max_body_bytes` of it, and `answer`."""
+        begun = time.perf_counter()
+        response = self._admit(request)
+        if response is not None:
+            self._count(request, response, begun)
+        return response
+
+    def _admit(self, request: Request) -> Response | None:
         try:
-            allowed = _ROUTES.get(request.path)
-            if allowed is None:
-                raise errors.NotFound(f"there is no {request.path!r}; the endpoints are {', '.join(_ROUTES)}")
+            route = self.routes.get(request.path)
+            if route is None:
+                raise errors.NotFound(
+                    f"there is no {request.path!r}; the endpoints are {', '.join(self.routes)}"
+                )
+            allowed = route.methods
             if request.method == "OPTIONS":
                 return self._options(request, allowed)
             if request.method not in allowed:
@@ -406,15 +448,18 @@ class Handler:
 
     def too_large(self, request: Request) -> Response:
         """The answer to a body that turned out to be longer than `max_body_bytes`."""
-        return self._refusal(request, self._body_too_large())
+        return self.refuse(request, self._body_too_large())
 
     def refuse(self, request: Request, error: errors.Error) -> Response:
         """The answer that says `error`."""
-        return self._refusal(request, error)
+        response = self._refusal(request, error)
+        self._count(request, response, time.perf_counter())
+        return response
 
     def answer(self, request: Request) -> Response:
         """Answers an admitted request on this thread. Raises `UsageError` where this thread holds a write, as
         a push would wait for it; no other `Exception`."""
+        begun = time.perf_counter()
         plan = self._plan(request)
         outcome = _advance(plan, None, None, may_wait=True)
         while not isinstance(outcome, Response):
@@ -439,6 +484,7 @@ class Handler:
                     )
                 )
             outcome = _advance(plan, value, failure, may_wait=True)
+        self._count(request, outcome, begun)
         return outcome
 
     async def answer_async(
@@ -446,6 +492,7 @@ class Handler:
     ) -> Response:
         """Answers an admitted request without holding up the event loop: what waits or takes long runs on
         `executor` (None: the loop's own)."""
+        begun = time.perf_counter()
         loop = asyncio.get_running_loop()
         plan = self._plan(request)
         outcome = _advance(plan, None, None, may_wait=False)
@@ -468,14 +515,26 @@ class Handler:
             except Exception as error:
                 failure = error
             outcome = _advance(plan, value, failure, may_wait=False)
+        self._count(request, outcome, begun)
         return outcome
+
+    def _count(self, request: Request, response: Response, begun: float) -> None:
+        # Only what is known is a label: a stranger must not be able to make new ones.
+        route = self.routes.get(request.path)
+        known = route is not None and request.method in (*route.methods, "OPTIONS")
+        self._engine._requests.add(
+            "other" if route is None else route.path,
+            request.method if known else "other",
+            response.status,
+            begun,
+        )
 
     # ----------------------------------------------------------------------------------------------- the plan
 
     def _plan(self, request: Request) -> _Plan:
         try:
             try:
-                body, format = yield from self._route(request)
+                body, content_type = yield from self._route(request)
             except _HookFailed as failed:
                 cause = failed.args[0]
                 # What a hook may say in its own words; anything else it raises is a fault of the application.
@@ -497,47 +556,55 @@ class Handler:
             return self._refusal(request, errors.InternalError("internal error"))
         except errors.Error as error:
             return self._refusal(request, error)
-        return self._response(request, 200, body, format)
+        return self._response(request, 200, body, content_type)
 
-    def _route(self, request: Request) -> Generator[_Step, object, tuple[bytes, str]]:
-        format = _answer_format(request)
-        if request.path == "/_sync/health":
-            return (yield from self._health(request, format))
-        user = yield from self._user(request)
-        if request.path == "/_sync/cursor":
-            return (yield from self._cursor(request, user, format))
-        if request.path == "/_sync/push":
-            return (yield from self._push(request, user, format))
-        if request.path == "/_sync/pull":
-            pull = yield from self._parse(request, _core.PullRequest.parse)
-            yield from self._may_read(user, pull.scope)
-            body = yield _Step(lambda: self._engine._native.pull_encoded(pull, user, format), quick=False)
-        else:
-            snapshot = yield from self._parse(request, _core.SnapshotRequest.parse)
-            yield from self._may_read(user, snapshot.scope)
-            body = yield _Step(
-                lambda: self._engine._native.snapshot_encoded(snapshot, user, format), quick=False
-            )
-        assert isinstance(body, bytes)
-        return body, format
+    def _route(self, request: Request) -> Generator[_Step, object, _Body]:
+        route = self.routes[request.path]
+        user = ""
+        if route.who in ("user", "admin"):
+            user = yield from self._user(request)
+        if route.who == "admin" and not (yield from self._may_run(user, route.name)):
+            raise errors.Forbidden(f"this user may not run {route.name!r}")
+        if route.who == "metrics" and not (yield from self._may_observe(request)):
+            raise errors.Forbidden("who sent this may not read the metrics")
+        return (yield from route.plan(self, request, user, _answer_format(request)))
 
-    def _push(self, request: Request, user: str, format: str) -> Generator[_Step, object, tuple[bytes, str]]:
+    def _push(self, request: Request, user: str, format: str) -> Generator[_Step, object, _Body]:
         push = yield from self._parse(request, _core.PushRequest.parse)
         forbidden: set[str] = set()
         for scope in push.scopes:
             # A void may name no scope, and a reserved one is refused by the core as what it is.
             if scope and not _reserved(scope) and not (yield from self._may(user, "write", scope)):
                 forbidden.add(scope)
-        result = yield _Step(
-            lambda: self._engine._submit(push, user=user, forbidden=forbidden, require_client=True),
-            quick=True,
-        )
-        assert isinstance(result, _core.PushResult)
-        return result.encode(format), format
 
-    def _cursor(
-        self, request: Request, user: str, format: str
-    ) -> Generator[_Step, object, tuple[bytes, str]]:
+        def submit() -> object:
+            return self._engine._submit(push, user=user, forbidden=forbidden, require_client=True)
+
+        with self._span("syncline.push", {"syncline.mutations": len(push)}, request) as span:
+            result = yield _Step(submit if span is None else lambda: _within(span, submit), quick=True)
+            assert isinstance(result, _core.PushResult)
+            telemetry.tell(span, result)
+        return result.encode(format), _CONTENT_TYPE[format]
+
+    def _pull(self, request: Request, user: str, format: str) -> Generator[_Step, object, _Body]:
+        pull = yield from self._parse(request, _core.PullRequest.parse)
+        yield from self._may_read(user, pull.scope)
+        with self._span("syncline.pull", {"syncline.scope": pull.scope}, request):
+            body = yield _Step(lambda: self._engine._native.pull_encoded(pull, user, format), quick=False)
+        assert isinstance(body, bytes)
+        return body, _CONTENT_TYPE[format]
+
+    def _snapshot(self, request: Request, user: str, format: str) -> Generator[_Step, object, _Body]:
+        snapshot = yield from self._parse(request, _core.SnapshotRequest.parse)
+        yield from self._may_read(user, snapshot.scope)
+        with self._span("syncline.snapshot", {"syncline.scope": snapshot.scope}, request):
+            body = yield _Step(
+                lambda: self._engine._native.snapshot_encoded(snapshot, user, format), quick=False
+            )
+        assert isinstance(body, bytes)
+        return body, _CONTENT_TYPE[format]
+
+    def _cursor(self, request: Request, user: str, format: str) -> Generator[_Step, object, _Body]:
         scopes = [value for name, value in request.query_pairs if name == "scope"]
         if len(scopes) != 1:
             raise errors.InvalidRequest(
@@ -545,23 +612,51 @@ class Handler:
             )
         yield from self._may_read(user, scopes[0])
         cursor = yield _Step(lambda: self._engine.cursor(scopes[0]), quick=False)
-        return _encode({"cursor": cursor, "epoch": self._engine.epoch}, format), format
+        return _encode({"cursor": cursor, "epoch": self._engine.epoch}, format)
 
-    def _health(self, request: Request, format: str) -> Generator[_Step, object, tuple[bytes, str]]:
-        try:
-            yield from self._user(request)
-            known = True
-        except errors.Unauthenticated:
-            known = False
-        except _HookFailed as failed:
-            if not isinstance(failed.args[0], errors.Unauthenticated):
-                raise
-            known = False
+    def _health(self, request: Request, user: str, format: str) -> Generator[_Step, object, _Body]:
+        known = yield from _unless_unknown(self._user(request))
+        observer = self._metrics is not None and (yield from _unless_unknown(self._may_observe(request)))
         health = yield _Step(self._engine.health, quick=False)
         assert isinstance(health, dict)
-        # A load balancer's probe has no token; what goes on inside is told to users only.
-        told = health if known else {key: health[key] for key in ("ok", "version") if key in health}
-        return _encode(told, format), format
+        # A load balancer's probe has no token. Clients need the limits; what the machine is like concerns
+        # those who run it.
+        if not known and not observer:
+            health = {key: health[key] for key in ("ok", "version")}
+        elif not observer:
+            del health["storage"]
+        return _encode(health, format)
+
+    def _read_metrics(self, request: Request, user: str, format: str) -> Generator[_Step, object, _Body]:
+        told = yield _Step(
+            lambda: render_metrics(self._engine, request.headers.get("accept", "")), quick=False
+        )
+        return told  # type: ignore[return-value]
+
+    def _describe(self, request: Request, user: str, format: str) -> Generator[_Step, object, _Body]:
+        told = yield _Step(
+            lambda: json.dumps(openapi.document(self.routes.values(), self._engine.limits)).encode(),
+            quick=False,
+        )
+        assert isinstance(told, bytes)
+        return told, _CONTENT_TYPE[_JSON]
+
+    @contextlib.contextmanager
+    def _span(
+        self, name: str, attributes: telemetry.Attributes, request: Request
+    ) -> Iterator[telemetry.Span | None]:
+        """A span over steps that may run on several threads, so never a current one; None: nobody listens."""
+        if not self._engine._traced():
+            yield None
+            return
+        span = telemetry.begin(name, attributes, request.headers)
+        try:
+            yield span
+        except BaseException as error:
+            telemetry.fail(span, error)
+            raise
+        finally:
+            span.end()
 
     def _parse(
         self, request: Request, parse: Callable[[bytes, str, _core.Limits], _Parsed]
@@ -605,6 +700,28 @@ class Handler:
             raise TypeError(f"authorize must return True or False; it returned {type(allowed).__name__}")
         return allowed
 
+    def _may_observe(self, request: Request) -> Generator[_Step, object, bool]:
+        hook = self._metrics
+        assert hook is not None
+        return (yield from self._allowed(lambda: hook(request), hook, "metrics"))
+
+    def _may_run(self, user: str, command: str) -> Generator[_Step, object, bool]:
+        hook = self._admin
+        assert hook is not None
+        return (yield from self._allowed(lambda: hook(user, command), hook, "admin"))
+
+    def _allowed(self, ask: Callable[[], object], hook: object, name: str) -> Generator[_Step, object, bool]:
+        quick = _is_async(hook) or getattr(hook, "_syncline_quick", False)
+        try:
+            allowed = yield from _ask(ask, quick=quick)
+        except _HookFailed as failed:
+            if isinstance(failed.args[0], errors.Forbidden):
+                return False
+            raise
+        if not isinstance(allowed, bool):
+            raise TypeError(f"{name} must return True or False; it returned {type(allowed).__name__}")
+        return allowed
+
     def _may_read(self, user: str, scope: str) -> Generator[_Step, object, None]:
         if _reserved(scope):
             raise errors.InvalidScope(
@@ -639,7 +756,7 @@ class Handler:
     ) -> Response:
         code, message = error.code, str(error)
         details = {key: value for key, value in error.details.items() if isinstance(value, (int, str))}
-        if code not in _WIRE_CODES:
+        if code not in errors.WIRE_CODES:
             _log.error("%s %s failed", request.method, request.path, exc_info=error)
             details = {}
             if _core.http_status(code) == 503:
@@ -654,21 +771,20 @@ class Handler:
         elif status == 401:
             headers.append(("WWW-Authenticate", 'Bearer realm="syncline"'))
         format = _answer_format(request)
-        return self._response(
-            request, status, _core.encode_error(code, message, details, format), format, headers
-        )
+        body = _core.encode_error(code, message, details, format)
+        return self._response(request, status, body, _CONTENT_TYPE[format], headers)
 
     def _response(
         self,
         request: Request,
         status: int,
         body: bytes,
-        format: str | None,
+        content_type: str | None,
         more: Sequence[tuple[str, str]] = (),
     ) -> Response:
         headers: list[tuple[str, str]] = []
-        if format is not None:
-            headers += [("Content-Type", _CONTENT_TYPE[format]), ("Content-Length", str(len(body)))]
+        if content_type is not None:
+            headers += [("Content-Type", content_type), ("Content-Length", str(len(body)))]
         headers += [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), *more]
         if self._cors is not None:
             headers += self._cors._answer_headers(request.headers.get("origin"))
@@ -704,8 +820,26 @@ def _reserved(scope: str) -> bool:
     return scope.startswith("_")
 
 
-def _encode(value: dict[str, object], format: str) -> bytes:
-    return _core.packb(value) if format == _MSGPACK else _core.json_encode(value)
+def _encode(value: Mapping[str, object], format: str) -> _Body:
+    body = _core.packb(value) if format == _MSGPACK else _core.json_encode(value)
+    return body, _CONTENT_TYPE[format]
+
+
+def _within(span: telemetry.Span, begin: Callable[[], object]) -> object:
+    with telemetry.current(span):
+        return begin()
+
+
+def _unless_unknown(asking: Generator[_Step, object, object]) -> Generator[_Step, object, bool]:
+    """Whether the hook knows who is asking, where not knowing is no error."""
+    try:
+        return bool((yield from asking))
+    except errors.Unauthenticated:
+        return False
+    except _HookFailed as failed:
+        if not isinstance(failed.args[0], errors.Unauthenticated):
+            raise
+        return False
 
 
 def _body_format(request: Request) -> str:
@@ -746,6 +880,98 @@ def _answer_format(request: Request) -> str:
         if quality > best_quality or (quality == best_quality and quality > 0 and format == own):
             best, best_quality = format, quality
     return best
+
+
+# ------------------------------------------------------------------------------------------------- the routes
+
+_READING = (errors.InvalidScope, errors.Forbidden)
+
+# What any route may answer: a wrong method or query, a page that may not call, a hook that refuses or fails,
+# a database that is closed.
+ANSWERED_ANYWHERE: tuple[type[errors.Error], ...] = (
+    errors.InvalidRequest,
+    errors.Unauthenticated,
+    errors.Forbidden,
+    errors.InternalError,
+    errors.RateLimited,
+    errors.Unavailable,
+)
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        path="/_sync/push",
+        methods=("POST",),
+        name="push",
+        summary="Runs mutations, each exactly once, and answers with a result for each.",
+        who="user",
+        plan=Handler._push,
+        request="Push",
+        answer="PushResult",
+        refusals=(errors.EpochMismatch, errors.TooLarge, errors.InvalidMutation),
+    ),
+    Route(
+        path="/_sync/pull",
+        methods=("POST",),
+        name="pull",
+        summary="The documents of a scope that changed after a cursor, deletions included, a page at a time.",
+        who="user",
+        plan=Handler._pull,
+        request="Pull",
+        answer="PullPage",
+        refusals=(*_READING, errors.CursorTooOld, errors.EpochMismatch, errors.TooLarge),
+    ),
+    Route(
+        path="/_sync/snapshot",
+        methods=("POST",),
+        name="snapshot",
+        summary="The live documents of a scope and the cursor they are at.",
+        who="user",
+        plan=Handler._snapshot,
+        request="SnapshotOf",
+        answer="Snapshot",
+        refusals=(*_READING, errors.TooLarge),
+    ),
+    Route(
+        path="/_sync/cursor",
+        methods=("GET", "HEAD"),
+        name="cursor",
+        summary="The cursor of the last commit that touched a scope.",
+        who="user",
+        plan=Handler._cursor,
+        query=("scope",),
+        answer="Cursor",
+        refusals=_READING,
+    ),
+    Route(
+        path="/_sync/health",
+        methods=("GET", "HEAD"),
+        name="health",
+        summary="That the server lives; to a known user its limits and more.",
+        who="anyone",
+        plan=Handler._health,
+        answer="Health",
+    ),
+    Route(
+        path="/_sync/openapi.json",
+        methods=("GET", "HEAD"),
+        name="openapi",
+        summary="This description.",
+        who="anyone",
+        plan=Handler._describe,
+        answer="OpenApi",
+        content_types=("application/json",),
+    ),
+    Route(
+        path="/_sync/metrics",
+        methods=("GET", "HEAD"),
+        name="metrics",
+        summary="Counters and gauges as Prometheus reads them.",
+        who="metrics",
+        plan=Handler._read_metrics,
+        answer="Metrics",
+        content_types=("text/plain", "application/openmetrics-text"),
+    ),
+)
 
 
 # ------------------------------------------------------------------------------------------------ the drivers
@@ -838,6 +1064,8 @@ def handle(
     authenticate: Authenticate,
     authorize: Authorize,
     cors: Cors | None = None,
+    metrics: Metrics | None = None,
+    admin: Admin | None = None,
 ) -> Response:
     """Answers one HTTP request, for a framework or a server that `syncline.asgi` and `syncline.wsgi` do not
     fit.
@@ -852,6 +1080,10 @@ def handle(
             `Unauthenticated`) for a 401.
         authorize: called with (user, "read" or "write", scope) for each scope; returns whether it is allowed.
         cors: see `Cors`.
+        metrics: called with the `Request`; returns whether its sender may read `/_sync/metrics` and the
+            storage's part of the health answer. None: nobody may.
+        admin: called with (user, command); returns whether that user may run it at `/_sync/admin/...`. None:
+            nobody may.
 
     Returns:
         The answer. What went wrong is in it too, an exception in a hook as a 500 without detail (it is logged
@@ -861,7 +1093,15 @@ def handle(
         TypeError: a hook is no function.
         UsageError: a hook is a coroutine function; see `handle_async`.
     """
-    handler = Handler(engine, authenticate=authenticate, authorize=authorize, cors=cors, synchronous=True)
+    handler = Handler(
+        engine,
+        authenticate=authenticate,
+        authorize=authorize,
+        cors=cors,
+        metrics=metrics,
+        admin=admin,
+        synchronous=True,
+    )
     request = _request(method, path, headers, body)
     return handler.admit(request) or handler.answer(request)
 
@@ -876,6 +1116,8 @@ async def handle_async(
     authenticate: Authenticate,
     authorize: Authorize,
     cors: Cors | None = None,
+    metrics: Metrics | None = None,
+    admin: Admin | None = None,
 ) -> Response:
     """`handle` for an event loop: hooks may be coroutine functions, and what waits runs on the loop's
     executor.
@@ -883,6 +1125,8 @@ async def handle_async(
     Raises:
         TypeError: a hook is no function.
     """
-    handler = Handler(engine, authenticate=authenticate, authorize=authorize, cors=cors)
+    handler = Handler(
+        engine, authenticate=authenticate, authorize=authorize, cors=cors, metrics=metrics, admin=admin
+    )
     request = _request(method, path, headers, body)
     return handler.admit(request) or await handler.answer_async(request)

@@ -22,7 +22,7 @@ __all__ = ["Mutator", "Mutators"]
 Mutator: TypeAlias = "Callable[[Tx, Any], object]"
 _M = TypeVar("_M", bound="Callable[[Tx, Any], object]")
 
-_log = logging.getLogger("syncline")
+_log = logging.getLogger("syncline.mutators")
 
 
 class Mutators(Mapping[str, "Mutator"]):
@@ -146,4 +146,28 @@ def _check_signature(name: str, function: object) -> None:
 
 def _log_failure(name: str, error: BaseException) -> None:
     """Called by the core with what a mutator raised, of which its client hears nothing."""
-    _log.error("the mutator %r failed", name, exc_info=(type(error), error, error.__traceback__))
+    _log.error(
+        "the mutator %r failed",
+        name,
+        exc_info=(type(error), error, error.__traceback__),
+        extra={"syncline_mutation": name, "syncline_error": type(error).__qualname__},
+    )
+
+
+def _log_slow(name: str, seconds: float, scope: str, client_id: str, client_seq: int, user: str) -> None:
+    """Called by the core after a mutator that took as long as `Engine(slow_mutator=)` or longer. Never with
+    its arguments: logs go where data may not."""
+    _log.warning(
+        "the mutator %r took %.3f s in the scope %r; everybody who writes waited for it",
+        name,
+        seconds,
+        scope,
+        extra={
+            "syncline_mutation": name,
+            "syncline_seconds": seconds,
+            "syncline_scope": scope,
+            "syncline_client_id": client_id or None,
+            "syncline_client_seq": client_seq or None,
+            "syncline_user": user or None,
+        },
+    )

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, overload
 
-from . import _core, errors
+from . import _core, errors, telemetry
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -366,6 +366,7 @@ class Remote:
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         headers = dict(self._headers)
+        telemetry.inject(headers)
         data: bytes | None = None
         if body is not None:
             data = _core.packb(body) if self._format == "msgpack" else _core.json_encode(body)

@@ -1,6 +1,7 @@
 // The engine as python/syncline/engine.py uses it. Every call frees the GIL before it enters the core.
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <set>
 
 #include "bindings/errors.h"
@@ -106,7 +107,7 @@ std::unique_ptr<PyEngine> open(const std::string& path, std::string_view durabil
 
 py::object push(PyEngine& self, const PushRequest& request, py::handle user, const py::dict& table, std::optional<double> timeout) {
   const PushOptions options{.user = user_of(user), .forbidden = {}, .require_client = false};
-  PyMutatorHost host(table, py::none(), py::none(), self.limits().document());
+  PyMutatorHost host(table, py::none(), py::none(), self.limits().document(), self.watch());
   std::optional<PushResult> result;
   std::exception_ptr failure;
   {
@@ -140,7 +141,7 @@ py::list push_many(PyEngine& self, const py::list& jobs, const py::dict& table) 
     const auto job = py::reinterpret_borrow<py::tuple>(one);
     PushOptions options{.user = user_of(job[1]), .forbidden = {}, .require_client = job[3].cast<bool>()};
     for (const py::handle scope : job[2]) options.forbidden.emplace(text(scope, "a forbidden scope", Code::usage));
-    held.push_back({job[0], std::move(options), std::make_unique<PyMutatorHost>(table, job[4], job[5], self.limits().document())});
+    held.push_back({job[0], std::move(options), std::make_unique<PyMutatorHost>(table, job[4], job[5], self.limits().document(), self.watch())});
     todo.push_back({held.back().request.cast<const PushRequest*>(), nullptr, held.back().host.get(), {}, nullptr});
   }
   for (std::size_t i = 0; i < todo.size(); ++i) todo[i].options = &held[i].options;
@@ -286,14 +287,13 @@ void backup(PyEngine& self, const std::string& path, const py::object& progress)
   self.core().backup(path, tell);
 }
 
-py::dict stats(PyEngine& self) {
+// What costs nothing to tell, however much the database holds.
+py::dict counters(PyEngine& self) {
   EngineStats stats;
-  StoreCounts counts;
   StoreInfo info;
   {
     const WithoutGil free;  // reads
     stats = self.core().stats();
-    counts = self.core().counts();
     info = self.core().info();
   }
   py::dict made;
@@ -308,6 +308,19 @@ py::dict stats(PyEngine& self) {
   made["snapshots"] = stats.snapshots;
   made["waiting"] = stats.waiting;
   made["head"] = stats.head;
+  made["bytes"] = info.bytes;
+  made["wal_bytes"] = info.wal_bytes;
+  made["free_disk_bytes"] = info.free_disk_bytes;
+  return made;
+}
+
+py::dict stats(PyEngine& self) {
+  py::dict made = counters(self);
+  StoreCounts counts;
+  {
+    const WithoutGil free;  // scans
+    counts = self.core().counts();
+  }
   made["documents"] = counts.documents;
   made["tombstones"] = counts.tombstones;
   made["unlogged"] = counts.unlogged;
@@ -315,9 +328,17 @@ py::dict stats(PyEngine& self) {
   made["clients"] = counts.clients;
   made["results"] = counts.results;
   made["scopes"] = counts.scopes;
-  made["bytes"] = info.bytes;
-  made["wal_bytes"] = info.wal_bytes;
-  made["free_disk_bytes"] = info.free_disk_bytes;
+  return made;
+}
+
+void watch_mutators(PyEngine& self, std::optional<double> slow_seconds, py::object runner) {
+  self.watch().slow_seconds = slow_seconds.value_or(std::numeric_limits<double>::infinity());
+  self.watch().runner = std::move(runner);
+}
+
+py::tuple mutator_bounds() {
+  py::tuple made(MutatorWatch::kBounds.size());
+  for (std::size_t n = 0; n < MutatorWatch::kBounds.size(); ++n) made[n] = MutatorWatch::kBounds[n];
   return made;
 }
 
@@ -337,6 +358,9 @@ py::dict info(PyEngine& self) {
   made["version"] = info.version;
   made["path"] = to_str(info.path);
   made["schema_version"] = info.schema_version;
+  made["bytes"] = info.bytes;
+  made["wal_bytes"] = info.wal_bytes;
+  made["free_disk_bytes"] = info.free_disk_bytes;
   made["head"] = head;
   made["waiting"] = waiting;
   return made;
@@ -382,6 +406,10 @@ void bind_engine(py::module_& module) {
       .def_property_readonly("limits", [](PyEngine& self) { return std::make_unique<PyLimits>(self.limits()); })
       .def_property_readonly("read_only", [](PyEngine& self) { return self.core().read_only(); })
       .def("stats", &stats)
+      .def("counters", &counters)
+      .def("mutator_times", [](PyEngine& self) { return self.watch().to_dict(); })
+      .def("watch_mutators", &watch_mutators, py::kw_only(), py::arg("slow_seconds"), py::arg("runner"))
+      .def_property_readonly_static("mutator_bounds", [](const py::object&) { return mutator_bounds(); })
       .def("info", &info)
       .def("backup", &backup, py::arg("path"), py::arg("progress"))
       .def("compact",

@@ -67,6 +67,15 @@ void log_failure(std::string_view name, py::handle error) {
   }
 }
 
+void log_slow(const Mutation& mutation, const py::object& name, double seconds, Tx& tx) {
+  try {
+    package_attribute("syncline.mutators", "_log_slow")(name, seconds, to_str(mutation.scope), to_str(mutation.client_id),
+                                                        mutation.client_seq, to_str(tx.user()));
+  } catch (py::error_already_set& broken) {
+    broken.discard_as_unraisable("syncline: logging a slow mutator");
+  }
+}
+
 class InContext {
  public:
   explicit InContext(const py::object& context) : context_(context.is_none() ? nullptr : context.ptr()) {
@@ -86,8 +95,8 @@ class InContext {
 
 }  // namespace
 
-PyMutatorHost::PyMutatorHost(py::dict table, py::object context, py::object admit, const mp::Border& border)
-    : table_(std::move(table)), context_(std::move(context)), admit_(std::move(admit)), border_(border) {}
+PyMutatorHost::PyMutatorHost(py::dict table, py::object context, py::object admit, const mp::Border& border, MutatorWatch& watch)
+    : table_(std::move(table)), context_(std::move(context)), admit_(std::move(admit)), border_(border), watch_(watch) {}
 
 PyMutatorHost::~PyMutatorHost() = default;
 
@@ -132,15 +141,13 @@ Outcome PyMutatorHost::call(const Mutation& mutation, Tx& tx) {
   const auto held = py::reinterpret_borrow<py::object>(entry);
   PyObject* function = PyTuple_GET_ITEM(entry, 0);
   PyObject* validate = PyTuple_GET_ITEM(entry, 1);
-  py::object args = mutation.args.empty() ? py::none() : decode(mutation.args);
-  const InContext context(context_);
-  if (validate != Py_None) {
-    args = py::reinterpret_steal<py::object>(PyObject_CallOneArg(validate, args.ptr()));
-    if (!args) throw py::error_already_set();
+  MutatorRun run(watch_, mutation.name);
+  const py::object result = invoke(function, name, validate, mutation.args.empty() ? py::none() : decode(mutation.args), tx);
+  const double seconds = run.end(!result);
+  if (seconds >= watch_.slow_seconds) {
+    const py::error_scope kept;
+    log_slow(mutation, name, seconds, tx);
   }
-  PyObject* arguments[] = {nullptr, borrow_tx(tx), args.ptr()};
-  const auto result = py::reinterpret_steal<py::object>(
-      PyObject_Vectorcall(function, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
   if (!result) throw py::error_already_set();
   if (result.is_none() || !is_awaitable(result.ptr())) return {};
   if (py::hasattr(result, "close")) result.attr("close")();
@@ -148,6 +155,23 @@ Outcome PyMutatorHost::call(const Mutation& mutation, Tx& tx) {
   log_failure(mutation.name, package_attribute("syncline.errors", "UsageError")(
                                  to_str("the mutator returned a " + kind + ", which nobody awaits; write it as a plain function")));
   return internal();
+}
+
+// What the mutator returned; null where it, or the check of its arguments, raised.
+py::object PyMutatorHost::invoke(PyObject* function, const py::object& name, PyObject* validate, py::object args, Tx& tx) {
+  const InContext context(context_);
+  if (validate != Py_None) {
+    args = py::reinterpret_steal<py::object>(PyObject_CallOneArg(validate, args.ptr()));
+    if (!args) return args;
+  }
+  const py::object runner = watch_.runner;
+  if (runner.is_none()) {
+    PyObject* arguments[] = {nullptr, borrow_tx(tx), args.ptr()};
+    return py::reinterpret_steal<py::object>(PyObject_Vectorcall(function, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+  }
+  PyObject* arguments[] = {nullptr, function, name.ptr(), borrow_tx(tx), args.ptr()};
+  return py::reinterpret_steal<py::object>(
+      PyObject_Vectorcall(runner.ptr(), arguments + 1, 4 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
 }
 
 Outcome PyMutatorHost::failed(const Mutation& mutation, py::error_already_set& raised) {

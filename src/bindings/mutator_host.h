@@ -14,7 +14,7 @@ class PyMutatorHost : public MutatorHost {
  public:
   // `table` is name -> (function, validate or None); `context` a contextvars.Context to run in, or None; `admit` is asked before the
   // first mutator whether the push still stands (it may have been cancelled while it waited), or None.
-  PyMutatorHost(py::dict table, py::object context, py::object admit, const mp::Border& border);
+  PyMutatorHost(py::dict table, py::object context, py::object admit, const mp::Border& border, MutatorWatch& watch);
   ~PyMutatorHost() override;
 
   Outcome run(const Mutation& mutation, Tx& tx) override;
@@ -27,6 +27,7 @@ class PyMutatorHost : public MutatorHost {
  private:
   Outcome call(const Mutation& mutation, Tx& tx);
   Outcome failed(const Mutation& mutation, py::error_already_set& raised);
+  py::object invoke(PyObject* function, const py::object& name, PyObject* validate, py::object args, Tx& tx);
   PyObject* borrow_tx(Tx& tx);
 
   py::dict table_;
@@ -34,6 +35,7 @@ class PyMutatorHost : public MutatorHost {
   py::object admit_;
   bool withdrawn_ = false;
   mp::Border border_;
+  MutatorWatch& watch_;
   py::object tx_object_;  // kept for the next mutation where nobody else holds it
   PyTx* py_tx_ = nullptr;
   std::optional<py::error_already_set> abort_;

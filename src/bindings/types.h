@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/msgpack.h"
+#include "bindings/mutator_watch.h"
 #include "bindings/python.h"
 
 namespace syncline::python {
@@ -97,6 +98,7 @@ class PyEngine {
   [[nodiscard]] Engine& core() const { return *engine_; }
   [[nodiscard]] const std::shared_ptr<Engine>& shared() const { return engine_; }
   [[nodiscard]] const PyLimits& limits() const { return limits_; }
+  [[nodiscard]] MutatorWatch& watch() { return watch_; }
 
   void remember(const std::shared_ptr<Reading>& reading) {
     const std::scoped_lock lock(mutex_);
@@ -121,6 +123,7 @@ class PyEngine {
  private:
   std::shared_ptr<Engine> engine_;
   PyLimits limits_;
+  MutatorWatch watch_;
   std::mutex mutex_;
   std::vector<std::weak_ptr<Reading>> readings_;
 };
