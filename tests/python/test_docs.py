@@ -1,8 +1,9 @@
-"""The documents say what the code does: every Python example in them is run, and the site builds without a warning.
+"""The documents say what the code does: every Python example in them is run, and the site builds without a
+warning.
 
-A document is run as a reader would type it. A block with a title is a file of that name; a shell block titled "in a
-terminal of its own" is a server that goes on beside the rest, on port 8000 (the test takes a free one); what a comment
-after a print says is what it prints.
+A document is run as a reader would type it. A block with a title is a file of that name; a shell block titled
+"in a terminal of its own" is a server that goes on beside the rest, on port 8000 (the test takes a free one);
+what a comment after a print says is what it prints.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r'python title="([\w./-]+\.py)"')
 SERVER = 'sh title="in a terminal of its own"'
 PRINTED = re.compile(r"^[^#\n]*\bprint\(.*\)[^\n#]*  +# (.+)$", re.MULTILINE)
-# What a page may show beside Python. `python no-run` needs more than a reader's own machine, and is the README's.
+# What a page may show beside Python; `python no-run`, which needs a server, is the README's.
 SHOWN = {"", "sh", "text", "json", "sql", "ini", "nginx", "toml", "python no-run"}
 
 
@@ -138,9 +139,29 @@ def test_every_error_is_explained() -> None:
     assert missing == []
 
 
+def test_every_test_that_the_architecture_names_exists() -> None:
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*_test.cpp"))
+    tests += "\n".join(path.read_text() for path in (ROOT / "tests" / "python").glob("test_*.py"))
+    table = (
+        (ROOT / "docs" / "architecture.md").read_text().partition("## Invariants")[2].partition("\n## ")[0]
+    )
+    named = re.findall(r"`(\w+)`", table.replace("`tests/python`", ""))
+    assert len(named) > 20
+    assert [name for name in named if not re.search(rf"\b{name}\b", tests)] == []
+
+
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "--quiet",
+            "--site-dir",
+            str(tmp_path / "site"),
+        ],
         cwd=ROOT,
         env={**environment(), "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
