@@ -146,7 +146,7 @@ def test_the_flows_show_every_code_that_travels() -> None:
             for error in [body.get("error"), *(one.get("error") for one in body.get("results", ()))]:
                 if error is not None:
                     seen.add(error["code"])
-    assert seen >= syncline.http._WIRE_CODES - {"rate_limited"}
+    assert seen >= {kind.code for kind in syncline.errors.TRAVELLING} - {"rate_limited"}
 
 
 # ------------------------------------------------------------------------------------------------- the client
