@@ -150,6 +150,7 @@ class ChangeNote:
     @property
     def version(self) -> int: ...
     def __hash__(self) -> int: ...
+    def _repr_html_(self) -> str: ...
 
 @final
 class ResultError:
@@ -184,6 +185,7 @@ class Result:
     def raise_for_error(self) -> None:
         """Raises the error as the exception of its code; `Rejected` for an application's own code."""
     def __hash__(self) -> int: ...
+    def _repr_html_(self) -> str: ...
 
 @final
 class PushResult:
@@ -208,6 +210,7 @@ class PushResult:
     @overload
     def __getitem__(self, index: slice, /) -> list[Result]: ...
     def __iter__(self) -> Iterator[Result]: ...
+    def _repr_html_(self) -> str: ...
 
 @final
 class Change:
@@ -234,6 +237,7 @@ class Change:
     def ts(self) -> datetime:
         """When it was changed, by the server's clock, in UTC."""
     def __hash__(self) -> int: ...
+    def _repr_html_(self) -> str: ...
 
 @final
 class Pull:
@@ -258,6 +262,7 @@ class Pull:
         """The client's, when a client id was given."""
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Change]: ...
+    def _repr_html_(self) -> str: ...
 
 @final
 class Snapshot:
@@ -272,6 +277,7 @@ class Snapshot:
     def epoch(self) -> str: ...
     @property
     def last_seq(self) -> int | None: ...
+    def _repr_html_(self) -> str: ...
 
 # ----------------------------------------------------------------------------------------------- transactions
 
@@ -363,6 +369,7 @@ class View(_Reader):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+    def _repr_html_(self) -> str: ...
 
 @final
 class Write:
@@ -414,3 +421,33 @@ class Engine:
     def check_user(user: str | None) -> None: ...
     def check_not_writing(self) -> None: ...
     def close(self) -> None: ...
+
+# --------------------------------------------------------------------------------------------------- tables
+
+@final
+class Table:
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+    def __arrow_c_schema__(self) -> object: ...
+    def raise_fault(self) -> None: ...
+
+def log_table(
+    engine: Engine,
+    *,
+    since: int,
+    through: int | None,
+    scope: str | None,
+    entity: str | None,
+    id: str | None,
+    client_id: str | None,
+    changed: bool,
+    batch_rows: int,
+) -> Table: ...
+def document_table(
+    engine: Engine,
+    *,
+    scopes: Sequence[str] | None,
+    entity: str | None,
+    fields: Sequence[str] | None,
+    filter: dict[str, Any] | None,
+    batch_rows: int,
+) -> Table: ...

@@ -549,6 +549,11 @@ class Engine:
     def __repr__(self) -> str:
         return f"<Engine {self._path!r}{'' if self._finalize.alive else ' closed'}>"
 
+    def _repr_html_(self) -> str:
+        from . import _html
+
+        return _html.engine(self)
+
     def __reduce__(self) -> str:
         raise UsageError(
             "an engine cannot be pickled; open the database where it is used, or use syncline.connect(url)"

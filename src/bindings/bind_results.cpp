@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "bindings/errors.h"
+#include "bindings/html.h"
 #include "bindings/py_codec.h"
 #include "bindings/types.h"
 #include "engine/wire.h"
@@ -107,6 +108,7 @@ bool same_line(const PyChange& a, const PyChange& b) {
 
 void bind_push(py::module_& module) {
   py::classh<PyNote>(module, "ChangeNote", "What a mutation did to one document, without the document.")
+      .def("_repr_html_", html("note"))
       .def_property_readonly("cursor", [](const PyNote& self) { return self.get().cursor; })
       .def_property_readonly("entity", [](const PyNote& self) { return cached_str(self.get().entity); })
       .def_property_readonly("id", [](const PyNote& self) { return to_str(self.get().id); })
@@ -132,6 +134,7 @@ void bind_push(py::module_& module) {
       .attr("__match_args__") = py::make_tuple("code", "message");
 
   py::classh<PyResult>(module, "Result", "What became of one mutation.")
+      .def("_repr_html_", html("result"))
       .def_property_readonly("ok", [](const PyResult& self) { return self.get().ok(); })
       .def_property_readonly("cursor", [](const PyResult& self) { return self.get().cursor; })
       .def_property_readonly("duplicate", [](const PyResult& self) { return self.get().duplicate; })
@@ -157,6 +160,7 @@ void bind_push(py::module_& module) {
       .attr("__match_args__") = py::make_tuple("ok", "error");
 
   py::classh<PyPushResult>(module, "PushResult", "The results of a push, in the order of its mutations.")
+      .def("_repr_html_", html("push_result"))
       .def_property_readonly("results", &results_of)
       .def_property_readonly("cursor", [](const PyPushResult& self) { return self.push.cursor; })
       .def_property_readonly("epoch", [](const PyPushResult& self) { return to_str(self.push.epoch); })
@@ -208,6 +212,7 @@ void bind_push(py::module_& module) {
 
 void bind_pull(py::module_& module) {
   py::classh<PyChange>(module, "Change", "One document of a pull: as it is now, or that it is gone.")
+      .def("_repr_html_", html("change"))
       .def_property_readonly("cursor", [](const PyChange& self) { return self.get().cursor; })
       .def_property_readonly("scope", [](const PyChange& self) { return cached_str(self.pull->scope); })
       .def_property_readonly("entity", [](const PyChange& self) { return cached_str(self.pull->entities[self.get().entity]); })
@@ -230,6 +235,7 @@ void bind_pull(py::module_& module) {
       .attr("__match_args__") = py::make_tuple("op", "entity", "id", "data");
 
   py::classh<PyPull>(module, "Pull", "A page of the changes of a scope.")
+      .def("_repr_html_", html("pull"))
       .def_property_readonly("changes", &changes_of)
       .def_property_readonly("scope", [](const PyPull& self) { return to_str(self.scope); })
       .def_property_readonly("cursor", [](const PyPull& self) { return self.end.cursor; })
@@ -248,6 +254,7 @@ void bind_pull(py::module_& module) {
       });
 
   py::classh<PySnapshot>(module, "Snapshot", "The live documents of a scope at one cursor.")
+      .def("_repr_html_", html("snapshot"))
       .def_property_readonly("data",
                              [](const PySnapshot& self) {
                                py::dict made;

@@ -1,4 +1,5 @@
 // `View`: one scope in one snapshot; and what it shares with `Tx`.
+#include "bindings/html.h"
 #include "bindings/py_codec.h"
 #include "bindings/types.h"
 
@@ -130,6 +131,7 @@ void bind_view(py::module_& module) {
       .def("close", &close)
       .def("__enter__", [](py::object self) { return self; })
       .def("__exit__", [](PyView& self, const py::args&) { close(self); })
+      .def("_repr_html_", html("view"))
       .def("__repr__", [](PyView& self) { return std::string(self.view ? "<View>" : "<View finished>"); });
 }
 

@@ -13,4 +13,5 @@ PYBIND11_MODULE(_core, module) {
   python::bind_tx(module);
   python::bind_view(module);
   python::bind_engine(module);
+  python::bind_tables(module);
 }

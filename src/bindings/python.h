@@ -78,5 +78,6 @@ void bind_results(py::module_& module);
 void bind_tx(py::module_& module);
 void bind_view(py::module_& module);
 void bind_engine(py::module_& module);
+void bind_tables(py::module_& module);
 
 }  // namespace syncline::python

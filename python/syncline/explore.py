@@ -1,0 +1,191 @@
+"""The log and the documents as tables for pandas and Arrow. Needs `pip install 'syncline[explore]'`.
+
+    from syncline import explore
+
+    explore.log(engine, scope="list:1").pandas()
+    explore.documents(engine, entity="todo", filter={"done": False}).arrow()
+    polars.DataFrame(explore.log(engine))
+
+The columns are filled in C++, without the GIL and without a Python object per row. Measured on 1,000,000
+lines (benchmarks/tables.py).
+
+How documents become columns: a map is flattened into columns named by their path, "address.city". Null,
+absent and the empty map are all null. A path that has values of one type only has that type (integers and
+floats together are floats, where that changes none of them); a list, a mixture, or a map with more than 256
+keys over all documents is text: the value in the protocol's JSON. A part of a path that is empty or has a
+".", a '"' or a leading "_" is written as a JSON string, so what begins with "_" is always a column of
+Syncline's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import pyarrow
+    from pandas import DataFrame
+
+    from .engine import Engine
+
+__all__ = ["Table", "documents", "log"]
+
+
+def _needed(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as missing:
+        if missing.name != module:
+            raise
+        raise ModuleNotFoundError(
+            f"syncline.explore needs {module}, which is missing: pip install 'syncline[explore]'", name=module
+        ) from None
+
+
+class Table:
+    """Rows that are read when they are asked for, anew each time.
+
+    Whatever speaks the Arrow PyCapsule protocol takes it as it is: `pyarrow.table(t)`, `polars.DataFrame(t)`,
+    `duckdb.from_arrow(t)`. Any thread may use it. An open stream keeps its engine from nothing: when the
+    engine is closed the stream ends with `Closed`.
+    """
+
+    def __init__(self, native: _core.Table, what: str) -> None:
+        self._native = native
+        self._what = what
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self._native.__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self) -> object:
+        return self._native.__arrow_c_schema__()
+
+    def batches(self) -> pyarrow.RecordBatchReader:
+        """The rows in batches of at most `batch_rows`, read one at a time: memory for one batch, however
+        many.
+
+        A reader of documents holds its snapshot until it was read to the end or is forgotten.
+        """
+        arrow: Any = _needed("pyarrow")
+        reader: pyarrow.RecordBatchReader = arrow.RecordBatchReader.from_stream(self)
+        return reader
+
+    def arrow(self) -> pyarrow.Table:
+        """All rows. Raises what the engine raises: `Closed`, `TooLarge`, `StorageError`."""
+        arrow: Any = _needed("pyarrow")
+        reader = self.batches()
+        try:
+            table: pyarrow.Table = reader.read_all()
+        except (OSError, arrow.ArrowException):
+            self._native.raise_fault()
+            raise
+        return table
+
+    def pandas(self) -> DataFrame:
+        """All rows. Names that repeat are categories; times are in UTC; integers and bools with nulls are
+        pandas' own nullable types, so that none becomes a float. Raises as `arrow`."""
+        pandas: Any = _needed("pandas")
+        arrow: Any = _needed("pyarrow")
+        table: Any = self.arrow()
+        wide = {
+            arrow.int64(): pandas.Int64Dtype(),
+            arrow.uint64(): pandas.UInt64Dtype(),
+            arrow.bool_(): pandas.BooleanDtype(),
+        }
+        names: list[str] = table.column_names
+        nullable = [name for name in names if table[name].null_count > 0 and table[name].type in wide]
+        frame: DataFrame = table.drop_columns(nullable).to_pandas()
+        if nullable:
+            whole = table.select(nullable).to_pandas(types_mapper=wide.get)
+            frame = pandas.concat([frame, whole], axis=1)[names]
+        return frame
+
+    def __repr__(self) -> str:
+        return f"<Table {self._what}>"
+
+
+def log(
+    engine: Engine,
+    *,
+    since: int = 0,
+    through: int | None = None,
+    scope: str | None = None,
+    entity: str | None = None,
+    id: str | None = None,
+    client_id: str | None = None,
+    changed: bool = False,
+    batch_rows: int = 65_536,
+) -> Table:
+    """The lines of the changelog, in cursor order, up to the head as it is when the reading begins.
+
+    Columns: cursor, scope, entity, id, op, version, previous (cursor of that document's line before; 0:
+    none), ts, user, client_id, client_seq (0: backend code), mutation, mutation_ts (by the client's clock),
+    hash (of the body; 0: deleted).
+
+    Args:
+        since, through: lines with since < cursor <= through.
+        scope, entity, id, client_id: only theirs.
+        changed: one more column, with the names of the top-level fields that an update changed: "done,
+            title".
+        batch_rows: rows a batch, 1 to 1,048,576; a batch ends earlier when it holds 64 MiB.
+
+    Raises:
+        InvalidRequest, InvalidScope, UsageError.
+    """
+    native = _core.log_table(
+        engine._native,
+        since=since,
+        through=through,
+        scope=scope,
+        entity=entity,
+        id=id,
+        client_id=client_id,
+        changed=changed,
+        batch_rows=batch_rows,
+    )
+    return Table(native, "of the log")
+
+
+def documents(
+    engine: Engine,
+    scope: str | Iterable[str] | None = None,
+    entity: str | None = None,
+    *,
+    filter: Mapping[str, Any] | None = None,
+    fields: Iterable[str] | None = None,
+    batch_rows: int = 65_536,
+) -> Table:
+    """The live documents of one moment, in order of scope and cursor.
+
+    Columns: _scope, _entity, _id, _version, _cursor, _created_at, _updated_at, then the fields of the
+    documents as the module says. To find their types the documents are read twice.
+
+    Args:
+        scope: one or several; None: all. What is reserved (a leading "_") comes only to who names it.
+        entity: None: all.
+        filter: only those that match, as in `view.find`.
+        fields: only these top-level fields.
+        batch_rows: rows a batch, 1 to 1,048,576; a batch ends earlier when it holds 64 MiB.
+
+    Raises:
+        InvalidRequest, InvalidScope, UsageError.
+        TooLarge, when it is read: more than 256 different fields, or 2,000 columns; say which `fields`.
+    """
+    if isinstance(fields, str):
+        raise UsageError(f"fields must be a list of names: fields=[{fields!r}]")
+    scopes = None if scope is None else [scope] if isinstance(scope, str) else list(scope)
+    native = _core.document_table(
+        engine._native,
+        scopes=scopes,
+        entity=entity,
+        fields=None if fields is None else list(fields),
+        filter=None if filter is None else dict(filter),
+        batch_rows=batch_rows,
+    )
+    return Table(native, "of documents" if entity is None else f"of {entity!r} documents")
