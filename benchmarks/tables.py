@@ -112,14 +112,15 @@ def by_hand(path: Path) -> pandas.DataFrame:
     return frame
 
 
-def measure(rows: int, runs: int, read: Callable[[], Any]) -> float:
-    """Rows/s, the median."""
-    rates = []
+def measure(rows: int, runs: int, read: Callable[[], Any]) -> tuple[float, float]:
+    """Rows/s and nanoseconds of processor time a row: the medians."""
+    rates, costs = [], []
     for _ in range(runs):
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         read()
         rates.append(rows / (time.perf_counter() - started))
-    return statistics.median(rates)
+        costs.append((time.process_time() - worked) / rows * 1e9)
+    return statistics.median(rates), statistics.median(costs)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -136,10 +137,11 @@ def main(argv: list[str] | None = None) -> int:
             with console.status(f"{lines:,} lines are made"):
                 fill(engine, lines)
             documents = engine.stats().documents
-            table = Table("", "rows", "rows/s", "wanted", title="Tables")
+            table = Table("", "rows", "rows/s", "wanted", "CPU ns/row", title="Tables")
 
             def row(what: str, rows: int, read: Callable[[], Any], wanted: str = "") -> None:
-                table.add_row(what, f"{rows:,}", f"{measure(rows, options.runs, read):,.0f}", wanted)
+                rate, cost = measure(rows, options.runs, read)
+                table.add_row(what, f"{rows:,}", f"{rate:,.0f}", wanted, f"{cost:,.0f}")
 
             row("log, batch by batch", lines, lambda: sum(len(b) for b in explore.log(engine).batches()))
             row("log to Arrow", lines, lambda: explore.log(engine).arrow())
