@@ -10,13 +10,18 @@ from . import metrics, telemetry
 from ._core import (
     Change,
     ChangeNote,
+    History,
     Limits,
+    Log,
+    LogLine,
+    Past,
     Pull,
     PushResult,
     Result,
     ResultError,
     Snapshot,
     Tx,
+    Version,
     View,
     __version__,
 )
@@ -33,6 +38,7 @@ from .errors import (
     Error,
     Forbidden,
     ForeignFile,
+    HistoryGone,
     InternalError,
     InvalidMutation,
     InvalidRequest,
@@ -55,11 +61,14 @@ from .errors import (
     UnknownMutation,
     UsageError,
 )
+from .history import ABSENT, Absent, Explanation
 from .mutators import Mutators
 from .remote import Remote, connect
 from .wsgi import wsgi
 
 __all__ = [
+    "ABSENT",
+    "Absent",
     "Broker",
     "Change",
     "ChangeNote",
@@ -71,8 +80,11 @@ __all__ = [
     "Engine",
     "EpochMismatch",
     "Error",
+    "Explanation",
     "Forbidden",
     "ForeignFile",
+    "History",
+    "HistoryGone",
     "InternalError",
     "InvalidMutation",
     "InvalidRequest",
@@ -80,10 +92,13 @@ __all__ = [
     "Limits",
     "LocalBroker",
     "Locked",
+    "Log",
+    "LogLine",
     "Mutation",
     "Mutators",
     "NewerSchema",
     "NotFound",
+    "Past",
     "Poke",
     "Pull",
     "PushResult",
@@ -108,6 +123,7 @@ __all__ = [
     "Unavailable",
     "UnknownMutation",
     "UsageError",
+    "Version",
     "View",
     "__version__",
     "asgi",

@@ -279,6 +279,142 @@ class Snapshot:
     def last_seq(self) -> int | None: ...
     def _repr_html_(self) -> str: ...
 
+# ---------------------------------------------------------------------------------------------------- history
+
+class _Entry:
+    @property
+    def cursor(self) -> int: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def entity(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def op(self) -> _Op: ...
+    @property
+    def version(self) -> int:
+        """1 for the first; it goes on over a deletion while the tombstone stands."""
+    @property
+    def previous(self) -> int:
+        """The cursor of this document's line before; 0: this is its first."""
+    @property
+    def ts(self) -> datetime:
+        """When it was committed, by the server's clock, in UTC."""
+    @property
+    def user(self) -> str | None:
+        """Who asked for it; None: nobody was named."""
+    @property
+    def client_id(self) -> str | None:
+        """None: backend code."""
+    @property
+    def client_seq(self) -> int | None:
+        """The client's number of the mutation; None: backend code."""
+    @property
+    def mutation(self) -> str | None:
+        """The mutator's name; None: a direct write."""
+    @property
+    def mutation_ts(self) -> datetime:
+        """The client's clock, in UTC."""
+    @property
+    def hash(self) -> int:
+        """64 bits of the document it left; 0 for a deletion."""
+    def __hash__(self) -> int: ...
+
+@final
+class LogLine(_Entry):
+    """What one mutation did to one document: a line of the changelog."""
+
+    __match_args__ = ("op", "entity", "id")
+    @property
+    def changes(self) -> dict[str, tuple[Any, Any]] | None:
+        """field -> (old, new), "a.b" for a field within a map; `syncline.ABSENT` where it was not there. None
+        for a create, whose line keeps no body (`engine.history` knows it), and where the body was erased."""
+
+@final
+class Version(_Entry):
+    """One version of one document."""
+
+    __match_args__ = ("op", "version", "data")
+    @property
+    def data(self) -> _Document | None:
+        """The document as this version left it, decoded anew each time; None: this version is a deletion."""
+    @property
+    def changes(self) -> dict[str, tuple[Any, Any]] | None:
+        """field -> (old, new), "a.b" for a field within a map; `syncline.ABSENT` where it was not there.
+        None: it was erased."""
+
+@final
+class Log:
+    """The lines of the changelog, read ahead in chunks. Threads that share one get each line once."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        since: int | datetime,
+        through: int | datetime | None,
+        scope: str | None,
+        entity: str | None,
+        id: str | None,
+        client_id: str | None,
+        newest_first: bool,
+        limit: int | None,
+    ) -> None: ...
+    @property
+    def through(self) -> int:
+        """Up to where it reads: `since` for who wants what comes later."""
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> LogLine: ...
+
+@final
+class History:
+    """The versions of one document, newest first, read ahead in chunks."""
+
+    def __init__(self, engine: Engine, scope: str, entity: str, id: str, limit: int | None) -> None: ...
+    @property
+    def complete(self) -> bool | None:
+        """Once it has come to the end: whether that is the document's first version; False: what came before
+        was compacted away or erased. None: it has not come to the end."""
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Version: ...
+
+@final
+class Past:
+    """Every scope as it was when `cursor` was the head. Any thread may use it."""
+
+    def __init__(self, engine: Engine, moment: int | datetime) -> None: ...
+    def get(self, scope: str, entity: str, id: str) -> _Document | None:
+        """The document as it was, a fresh dict; None: there was none."""
+    def exists(self, scope: str, entity: str, id: str) -> bool: ...
+    def version(self, scope: str, entity: str, id: str) -> int:
+        """1 for the first; 0: absent."""
+    def list(self, scope: str, entity: str) -> dict[str, _Document]:
+        """id -> document of all of an entity, in byte order of id."""
+    def scan(self, scope: str, entity: str, *, prefix: str = "", limit: int | None = None) -> _Pairs:
+        """(id, document) of those whose id begins with `prefix`, in byte order of id."""
+    def find(
+        self,
+        scope: str,
+        entity: str,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        sort: _Sort | None = None,
+        limit: int | None = None,
+    ) -> _Pairs:
+        """(id, document) of those that matched; everything as in `View.find`."""
+    @property
+    def cursor(self) -> int: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+def find_out(engine: Engine, scope: str, entity: str, id: str, client_id: str | None) -> dict[str, Any]: ...
+
 # ----------------------------------------------------------------------------------------------- transactions
 
 class _Reader:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .history import Explanation, Moment
     from .http import Admin, Authenticate, Authorize, Cors, Metrics, Response
 
 __all__ = ["Engine", "Mutation", "MutatorStats", "Stats", "Write", "WriteAsync"]
@@ -325,6 +326,84 @@ class Engine:
             InvalidScope.
         """
         return self._native.read(scope)
+
+    # ---------------------------------------------------------------------------------------------- history
+
+    def log(
+        self,
+        *,
+        since: Moment = 0,
+        through: Moment | None = None,
+        scope: str | None = None,
+        entity: str | None = None,
+        id: str | None = None,
+        client_id: str | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> _core.Log:
+        """The lines of the changelog: what was done to which document, when, by whom, through which mutation.
+
+        An iterator of `LogLine`, oldest first, that reads a chunk at a time: it may run for as long as it
+        likes without holding anything up. It ends at the head as it is now; its `through` is where to go on
+        from later.
+
+        Args:
+            since: lines after this cursor, or of this time and later (an aware datetime); 0: all that are
+                kept.
+            through: lines up to this cursor or time.
+            scope, entity, id, client_id: only theirs. What begins with "_" comes only to who names it.
+            limit: how many lines at most.
+
+        Raises:
+            HistoryGone: lines after `since` are gone; never for 0.
+            InvalidRequest: an argument is none of those, or `since` lies in the future.
+            InvalidScope.
+        """
+        return _core.Log(self._native, since, through, scope, entity, id, client_id, newest_first, limit)
+
+    def history(self, scope: str, entity: str, id: str, *, limit: int | None = None) -> _core.History:
+        """The versions of one document, newest first: who, when, through which mutation, the document as it
+        was, and what changed in it.
+
+        An iterator of `Version` that walks back as far as history is kept; afterwards its `complete` says
+        whether that was the beginning. A deletion is a version too, without `data`.
+
+        Args:
+            limit: how many versions at most.
+
+        Raises:
+            NotFound: there is neither such a document nor its tombstone.
+            HistoryGone: there is, but not one line of its history.
+            Corrupt, while iterating: a body does not have the hash that its line says.
+            InvalidRequest, InvalidScope.
+        """
+        return _core.History(self._native, scope, entity, id, limit)
+
+    def at(self, cursor: Moment) -> _core.Past:
+        """Every scope as it stood when `cursor` was the head, or at a time (an aware datetime).
+
+        `engine.at(c).list("list:1", "todo")`. It holds nothing fast and costs what changed since, so it may
+        be kept, and used in a `with` block or without.
+
+        Raises:
+            InvalidRequest: that lies in the future.
+
+        Its methods raise:
+            HistoryGone: what changed in that scope since is no longer all kept.
+            Corrupt: a body does not have the hash that its line says.
+            InvalidScope, Closed.
+        """
+        return _core.Past(self._native, cursor)
+
+    def explain(self, scope: str, entity: str, id: str, client_id: str | None = None) -> Explanation:
+        """Why a document is as it is, and why that client has it or has not: `print(engine.explain(...))`.
+
+        Raises:
+            InvalidRequest, InvalidScope.
+        """
+        from . import history
+
+        return history.explain(self._native, scope, entity, id, client_id)
 
     # ------------------------------------------------------------------------------------------------ write
 

@@ -19,6 +19,7 @@ __all__ = [
     "Error",
     "Forbidden",
     "ForeignFile",
+    "HistoryGone",
     "InternalError",
     "InvalidMutation",
     "InvalidRequest",
@@ -156,6 +157,17 @@ class CursorTooOld(Error):
 
     code = "cursor_too_old"
     told = (("floor", int),)
+
+
+class HistoryGone(CursorTooOld):
+    """The history that far back is no longer kept: it was compacted away, or erased."""
+
+    code = "history_gone"
+
+    @property
+    def floor(self) -> int | None:
+        """The earliest cursor from which all of it is kept."""
+        return self._number("floor")
 
 
 class EpochMismatch(Error):
@@ -326,6 +338,7 @@ TRAVELLING: tuple[type[Error], ...] = (
     SequenceReused,
     Conflict,
     CursorTooOld,
+    HistoryGone,
     EpochMismatch,
     ResultExpired,
     TooLarge,

@@ -16,6 +16,7 @@ std::string_view code_name(Code code) noexcept {
     case Code::sequence_reused: return "sequence_reused";
     case Code::conflict: return "conflict";
     case Code::cursor_too_old: return "cursor_too_old";
+    case Code::history_gone: return "history_gone";
     case Code::epoch_mismatch: return "epoch_mismatch";
     case Code::result_expired: return "result_expired";
     case Code::too_large: return "too_large";
@@ -48,6 +49,7 @@ int http_status(Code code) noexcept {
     case Code::sequence_reused:
     case Code::conflict: return 409;
     case Code::cursor_too_old:
+    case Code::history_gone:
     case Code::epoch_mismatch:
     case Code::result_expired: return 410;
     case Code::too_large: return 413;

@@ -30,6 +30,7 @@ enum class Code : std::uint8_t {
   sequence_reused,
   conflict,
   cursor_too_old,
+  history_gone,  // the log lines it would take were compacted away, or erased
   epoch_mismatch,
   result_expired,
   too_large,

@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::array kClasses = {
     "InvalidRequest",  "InvalidMutation", "InvalidScope",  "Unauthenticated", "Forbidden", "NotFound",    "UnknownMutation",
-    "InternalError",   "SequenceGap",     "SequenceReused", "Conflict",       "CursorTooOld", "EpochMismatch", "ResultExpired",
+    "InternalError",   "SequenceGap",     "SequenceReused", "Conflict",       "CursorTooOld", "HistoryGone", "EpochMismatch", "ResultExpired",
     "TooLarge",        "Rejected",        "RateLimited",   "Unavailable",     "Closed",    "UsageError",  "Locked",
     "ForeignFile",     "NewerSchema",     "Corrupt",       "DiskFull",        "ReadOnly",  "StorageError"};
 static_assert(kClasses.size() == static_cast<std::size_t>(Code::storage) + 1);

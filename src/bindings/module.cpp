@@ -14,4 +14,5 @@ PYBIND11_MODULE(_core, module) {
   python::bind_view(module);
   python::bind_engine(module);
   python::bind_tables(module);
+  python::bind_history(module);
 }

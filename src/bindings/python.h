@@ -79,5 +79,6 @@ void bind_tx(py::module_& module);
 void bind_view(py::module_& module);
 void bind_engine(py::module_& module);
 void bind_tables(py::module_& module);
+void bind_history(py::module_& module);
 
 }  // namespace syncline::python

@@ -226,6 +226,7 @@ class Engine {
   [[nodiscard]] StoreCounts counts();
   [[nodiscard]] StoreInfo info();
   [[nodiscard]] Cursor head();
+  [[nodiscard]] std::int64_t now() const { return clock_->now(); }  // the clock that stamps commits
   [[nodiscard]] const std::string& epoch() const noexcept { return epoch_; }
   [[nodiscard]] std::vector<EpochRow> epochs();
   [[nodiscard]] const Limits& limits() const noexcept { return options_.limits; }

@@ -44,6 +44,8 @@ const char* text_of(Query query) noexcept {
              " l.client_seq, l.user, l.mutation, l.mutation_ts, l.delta, l.hash"
              " FROM changelog l LEFT JOIN clients c ON c.no = l.client WHERE l.cursor = ?1";
     case Query::log_previous: return "SELECT previous FROM changelog WHERE cursor = ?1";
+    case Query::log_floor:
+      return "SELECT max(log_floor) FROM scopes INDEXED BY log_floors WHERE log_floor > 0 AND substr(name, 1, 1) <> '_'";
     case Query::row_cursor: return "SELECT cursor FROM keys WHERE scope = ?1 AND entity = ?2 AND id = ?3";
 
     case Query::find_client:

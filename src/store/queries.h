@@ -23,6 +23,7 @@ enum class Query : std::uint8_t {
   log_newest_first,
   log_line,
   log_previous,
+  log_floor,
   row_cursor,
   find_client,
   client_number,

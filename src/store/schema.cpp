@@ -2,6 +2,7 @@
 // names      entities and mutators, numbered: a row holds one or two bytes in place of a name
 // scopes     numbered 1 ... 2^23-1. head, floor, log_floor as in ScopeRow; log_swept: up to where a purge of this scope has
 //            looked for log lines (it goes on from there)
+// log_floors finds the highest log_floor of a million scopes; only a purge touches it
 // documents  place = scope number << 40 | cursor: one scope is one run of pages in cursor order, whatever was written in between.
 //            body NULL: a tombstone. An update deletes the row and inserts it at its new place.
 // keys       where a key's row is: a table of its own, in key order and without rowid. Measured in CPU time, 100,000 documents
@@ -41,6 +42,7 @@ constexpr const char* kTables = R"sql(
     log_floor INTEGER NOT NULL DEFAULT 0,
     log_swept INTEGER NOT NULL DEFAULT 0
   );
+  CREATE INDEX log_floors ON scopes (log_floor) WHERE log_floor > 0 AND substr(name, 1, 1) <> '_';
 
   CREATE TABLE documents (
     place INTEGER PRIMARY KEY,

@@ -246,6 +246,26 @@ void Session::log_of_document(const LogRange& range, std::int64_t scope, std::in
   }
 }
 
+Cursor Session::trace(Cursor newest, const VisitLogLine& visit) {
+  Loan select = connection.use(Query::log_line);
+  for (Cursor at = newest; at > 0;) {
+    select->bind(1, at);
+    if (!select->step()) return at;
+    const Cursor previous = select->integer(6);
+    const bool wanted = read_line(*select, visit);
+    select->reset();
+    if (!wanted) return 0;
+    if (previous >= at) refuse_loop(at, previous);
+    at = previous;
+  }
+  return 0;
+}
+
+Cursor Session::log_floor() {
+  Loan select = connection.use(Query::log_floor);
+  return select->step() ? select->integer(0) : 0;
+}
+
 std::vector<Cursor> Session::chain(Cursor newest, Cursor after) {
   std::vector<Cursor> cursors;
   Loan link = connection.use(Query::log_previous);
@@ -255,14 +275,18 @@ std::vector<Cursor> Session::chain(Cursor newest, Cursor after) {
     cursors.push_back(at);
     const Cursor previous = link->integer(0);
     link->reset();
-    // A link that leads upwards would go round for ever.
-    if (previous >= at) {
-      throw Error(Code::corrupt, "The database file '" + connection.path() + "' is damaged: log line " + std::to_string(at) +
-                                     " follows line " + std::to_string(previous), {{"path", connection.path()}});
-    }
+    if (previous >= at) refuse_loop(at, previous);
     at = previous;
   }
   return cursors;
+}
+
+// A link that leads upwards would go round for ever.
+void Session::refuse_loop(Cursor line, Cursor previous) const {
+  throw Error(Code::corrupt,
+              "The database file '" + connection.path() + "' is damaged: log line " + std::to_string(line) + " follows line " +
+                  std::to_string(previous),
+              {{"path", connection.path()}});
 }
 
 std::optional<ClientRow> Session::client(std::string_view client_id) {

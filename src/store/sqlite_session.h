@@ -35,6 +35,8 @@ class Session {
             const VisitDocument& visit);
   void changed(std::string_view scope, Cursor after, bool live_only, const VisitDocument& visit);
   void log(const LogRange& range, const VisitLogLine& visit);
+  Cursor trace(Cursor newest, const VisitLogLine& visit);
+  Cursor log_floor();
   void unlogged(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
                 const VisitUnlogged& visit);
   std::optional<ClientRow> client(std::string_view client_id);
@@ -60,6 +62,7 @@ class Session {
   };
   void read_row(Statement& row, EntityMemo& memo, DocumentView& into);
   bool read_line(Statement& row, const VisitLogLine& visit);
+  [[noreturn]] void refuse_loop(Cursor line, Cursor previous) const;
   void log_of_document(const LogRange& range, std::int64_t scope, std::int64_t entity, const VisitLogLine& visit);
 };
 

@@ -125,6 +125,8 @@ class BorrowedTx : public Tx {
     open().changed(scope, after, live_only, visit);
   }
   void log(const LogRange& range, const VisitLogLine& visit) override { open().log(range, visit); }
+  Cursor trace(Cursor newest, const VisitLogLine& visit) override { return open().trace(newest, visit); }
+  Cursor log_floor() override { return open().log_floor(); }
   void unlogged(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
                 const VisitUnlogged& visit) override {
     open().unlogged(scope, entity, prefix, after_id, visit);

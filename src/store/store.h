@@ -141,6 +141,10 @@ class ReadTx {
   // Documents and tombstones of a scope with cursor > after, in cursor order. With `live_only` the tombstones are left out.
   virtual void changed(std::string_view scope, Cursor after, bool live_only, const VisitDocument& visit) = 0;
   virtual void log(const LogRange& range, const VisitLogLine& visit) = 0;
+  // The line at `newest`, then its document's line before it, and so on until `visit` says false. Returns the cursor of a line
+  // that is not there; 0: it stopped where it was told to, or at a line that names no previous one.
+  virtual Cursor trace(Cursor newest, const VisitLogLine& visit) = 0;
+  virtual Cursor log_floor() = 0;  // the highest of all scopes that are not reserved
   // Unlogged documents of one entity whose id begins with `prefix` and is greater than `after_id`, in byte order of id.
   virtual void unlogged(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
                         const VisitUnlogged& visit) = 0;

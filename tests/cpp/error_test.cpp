@@ -29,7 +29,8 @@ TEST(Error, StatusesAreThoseOfTheProtocol) {
       {Code::rejected, 422},        {Code::rate_limited, 429},     {Code::unavailable, 503},
       {Code::disk_full, 503},       {Code::locked, 503},           {Code::read_only, 503},
       {Code::closed, 503},          {Code::storage, 503},          {Code::corrupt, 500},
-      {Code::usage, 500},           {Code::foreign_file, 500},     {Code::newer_schema, 500}};
+      {Code::usage, 500},           {Code::foreign_file, 500},     {Code::newer_schema, 500},
+      {Code::history_gone, 410}};
   EXPECT_EQ(std::size(statuses), static_cast<std::size_t>(kCodes));
   for (const auto& [code, status] : statuses) EXPECT_EQ(http_status(code), status) << code_name(code);
 }

@@ -1,7 +1,7 @@
 """Never run: mypy reads it, and `assert_type` fails when the API's types change."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import syncline
 from typing_extensions import assert_type
@@ -42,6 +42,15 @@ def use(engine: syncline.Engine) -> None:
         assert_type(txs, tuple[syncline.Tx, ...])
     with engine.read("a") as view:
         assert_type(view, syncline.View)
+    for line in engine.log(since=0, scope="a"):
+        assert_type(line, syncline.LogLine)
+        assert_type(line.user, str | None)
+    for version in engine.history("a", "todo", "1", limit=3):
+        assert_type(version, syncline.Version)
+        assert_type(version.data, dict[str, Any] | None)
+    with engine.at(3) as past:
+        assert_type(past.find("a", "todo", {"done": False}, sort="-id"), list[tuple[str, dict[str, Any]]])
+    assert_type(engine.explain("a", "todo", "1").has, Literal["yes", "older", "no", "unknown"])
     for poke in engine.subscribe("a"):
         assert_type(poke, syncline.Poke)
 
