@@ -27,6 +27,7 @@ from ._core import (
 )
 from .asgi import asgi
 from .broker import Broker, LocalBroker, Poke, Subscription
+from .dead_letters import DeadLetter, DeadLetters
 from .engine import Engine, Mutation, Stats
 from .errors import (
     Closed,
@@ -76,6 +77,8 @@ __all__ = [
     "Conflict",
     "Corrupt",
     "CursorTooOld",
+    "DeadLetter",
+    "DeadLetters",
     "DiskFull",
     "Engine",
     "EpochMismatch",

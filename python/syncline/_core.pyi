@@ -515,6 +515,32 @@ class Write:
     def commit(self) -> None: ...
     def rollback(self) -> None: ...
 
+# --------------------------------------------------------------------------------------------- dead letters
+
+# In the order of DeadLetter's fields.
+_Letter: TypeAlias = tuple[
+    int,
+    str,
+    Any,
+    str,
+    str | None,
+    str | None,
+    int | None,
+    datetime,
+    int,
+    str,
+    str,
+    str,
+    datetime,
+    datetime,
+    int,
+]
+
+def dead_letters(engine: Engine, after: int, limit: int) -> list[_Letter]: ...
+def dead_letter_counts(engine: Engine) -> tuple[int, int, int]: ...
+def retry_dead_letter(engine: Engine, id: int, table: _Table, timeout: float | None) -> PushResult | None: ...
+def discard_dead_letter(engine: Engine, id: int) -> bool: ...
+
 # --------------------------------------------------------------------------------------------------- engine
 
 @final

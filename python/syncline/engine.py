@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from . import _core, telemetry
 from ._runner import AsyncWrite, Runner
 from .broker import Broker, LocalBroker, Poke, Subscription
+from .dead_letters import DeadLetters
 from .errors import InvalidRequest, Timeout, UsageError
 from .metrics import Requests
 from .mutators import Mutators
@@ -517,6 +518,11 @@ class Engine:
     def cursor(self, scope: str) -> int:
         """Of the last commit that touched `scope`; 0: none yet. Raises `InvalidScope`."""
         return self._native.cursor(scope)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The mutations whose mutators failed unexpectedly; see `syncline.dead_letters`."""
+        return DeadLetters(self)
 
     def stats(self) -> Stats:
         """Counts since the engine was opened, and of what the database holds. Costs a scan of its keys."""

@@ -67,19 +67,6 @@ class PyWrite {
   std::vector<std::shared_ptr<PyTx>> txs_;
 };
 
-// While a push waits its turn: the main thread still sees signals, and a deadline or `cancelled()` withdraws it.
-WaitHook wait_hook(std::optional<double> timeout, const std::shared_ptr<py::object>& cancelled) {
-  using Time = std::chrono::steady_clock;
-  std::optional<Time::time_point> deadline;
-  if (timeout) deadline = Time::now() + std::chrono::duration_cast<Time::duration>(std::chrono::duration<double>(std::min(*timeout, 1e8)));
-  return [deadline, cancelled] {
-    const WithGil gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    if (cancelled && (*cancelled)().cast<bool>()) return false;
-    return !deadline || Time::now() < *deadline;
-  };
-}
-
 std::string user_of(py::handle user) {
   if (user.is_none()) return {};
   std::string name(text(user, "user", Code::usage));
@@ -376,6 +363,18 @@ auto freed(Call call) {
 }
 
 }  // namespace
+
+WaitHook wait_hook(std::optional<double> timeout, const std::shared_ptr<py::object>& cancelled) {
+  using Time = std::chrono::steady_clock;
+  std::optional<Time::time_point> deadline;
+  if (timeout) deadline = Time::now() + std::chrono::duration_cast<Time::duration>(std::chrono::duration<double>(std::min(*timeout, 1e8)));
+  return [deadline, cancelled] {
+    const WithGil gil;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    if (cancelled && (*cancelled)().cast<bool>()) return false;
+    return !deadline || Time::now() < *deadline;
+  };
+}
 
 void bind_engine(py::module_& module) {
   py::classh<PyWrite>(module, "Write", "A write of backend code, between its begin and its end.")

@@ -15,4 +15,5 @@ PYBIND11_MODULE(_core, module) {
   python::bind_engine(module);
   python::bind_tables(module);
   python::bind_history(module);
+  python::bind_dead_letters(module);
 }

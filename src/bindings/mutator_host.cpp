@@ -15,8 +15,6 @@ Outcome refused(std::string code, std::string message, std::vector<Detail> detai
   return {Outcome::Kind::refused, {std::move(code), std::move(message), std::move(details)}};
 }
 
-Outcome internal() { return refused(std::string(code_name(Code::internal_error)), "internal error"); }
-
 std::string utf8_or(py::handle value, const char* otherwise) {
   if (!PyUnicode_Check(value.ptr())) return otherwise;
   const char* utf8 = PyUnicode_AsUTF8(value.ptr());
@@ -74,6 +72,23 @@ void log_slow(const Mutation& mutation, const py::object& name, double seconds, 
   } catch (py::error_already_set& broken) {
     broken.discard_as_unraisable("syncline: logging a slow mutator");
   }
+}
+
+// The client hears nothing of `error`: the log and a dead letter do.
+Outcome internal(std::string_view name, py::handle error) {
+  log_failure(name, error);
+  Outcome outcome = refused(std::string(code_name(Code::internal_error)), "internal error");
+  outcome.failure = std::make_shared<Failure>();
+  try {
+    const auto told = package_attribute("syncline.dead_letters", "_describe")(error).cast<py::tuple>();
+    outcome.failure->type = told[0].cast<std::string>();
+    outcome.failure->message = told[1].cast<std::string>();
+    outcome.failure->traceback = told[2].cast<std::string>();
+  } catch (py::error_already_set& broken) {
+    outcome.failure->type = Py_TYPE(error.ptr())->tp_name;
+    broken.discard_as_unraisable("syncline: describing a mutator's failure");
+  }
+  return outcome;
 }
 
 class InContext {
@@ -152,9 +167,8 @@ Outcome PyMutatorHost::call(const Mutation& mutation, Tx& tx) {
   if (result.is_none() || !is_awaitable(result.ptr())) return {};
   if (py::hasattr(result, "close")) result.attr("close")();
   const std::string kind = Py_TYPE(result.ptr())->tp_name;
-  log_failure(mutation.name, package_attribute("syncline.errors", "UsageError")(
-                                 to_str("the mutator returned a " + kind + ", which nobody awaits; write it as a plain function")));
-  return internal();
+  return internal(mutation.name, package_attribute("syncline.errors", "UsageError")(to_str(
+                                     "the mutator returned a " + kind + ", which nobody awaits; write it as a plain function")));
 }
 
 // What the mutator returned; null where it, or the check of its arguments, raised.
@@ -176,6 +190,8 @@ py::object PyMutatorHost::invoke(PyObject* function, const py::object& name, PyO
 
 Outcome PyMutatorHost::failed(const Mutation& mutation, py::error_already_set& raised) {
   const py::object value = raised.value();
+  // Who catches in Python finds the traceback on the exception; here it is kept beside it.
+  if (raised.trace()) PyException_SetTraceback(value.ptr(), raised.trace().ptr());
   const auto is = [&](const char* name) {
     return PyObject_IsInstance(value.ptr(), package_attribute("syncline.errors", name).ptr()) == 1;
   };
@@ -195,8 +211,7 @@ Outcome PyMutatorHost::failed(const Mutation& mutation, py::error_already_set& r
     // The storage below failed: a later try may do better. What is closed or forbidden to the mutator's code stays so.
     if (known && known != Code::closed && wire_code(*known) == Code::unavailable) return {Outcome::Kind::retry, {}};
   }
-  log_failure(mutation.name, value);
-  return internal();
+  return internal(mutation.name, value);
 }
 
 }  // namespace syncline::python

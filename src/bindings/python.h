@@ -80,5 +80,6 @@ void bind_view(py::module_& module);
 void bind_engine(py::module_& module);
 void bind_tables(py::module_& module);
 void bind_history(py::module_& module);
+void bind_dead_letters(py::module_& module);
 
 }  // namespace syncline::python

@@ -128,6 +128,9 @@ class PyEngine {
   std::vector<std::weak_ptr<Reading>> readings_;
 };
 
+// While a call waits its turn: the main thread still sees signals, and a deadline or `cancelled()` withdraws it.
+WaitHook wait_hook(std::optional<double> timeout, const std::shared_ptr<py::object>& cancelled = nullptr);
+
 // The arguments of `find`.
 FindOptions find_options(py::handle filter, py::handle sort, py::handle limit);
 std::int64_t row_limit(py::handle limit);

@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "engine/commit_queue.h"
+#include "engine/dead_letters.h"
 #include "engine/mutation.h"
 #include "engine/tx.h"
 #include "store/store.h"
@@ -43,6 +44,7 @@ struct EngineOptions {
   StoreOptions store;
   Limits limits;
   GroupLimits group;
+  DeadLetterLimits dead_letters;
   std::shared_ptr<Clock> clock;      // null: the system's
   std::shared_ptr<Entropy> entropy;  // null: the system's
 };
@@ -59,6 +61,7 @@ struct Outcome {
   };
   Kind kind = Kind::ok;
   Refusal refusal;
+  std::shared_ptr<Failure> failure;  // refused because its code failed: leaves a dead letter
 };
 
 // The application's mutators. Implemented by the bindings. `run` is called in the push's turn, on the push's own thread, without any
@@ -209,6 +212,15 @@ class Engine {
   // A consistent snapshot of the whole database, for what reads more than one scope. Holding it pins the snapshot: keep it short.
   std::unique_ptr<ReadTx> begin_read();
 
+  // Letters with a number above `after`, oldest first.
+  std::vector<DeadLetter> dead_letters(std::int64_t after, std::int64_t limit);
+  DeadLetterCounts dead_letter_counts();
+  // Runs the letter's mutation again as backend code, with its args, user, ts and seed. Success removes the letter in the same commit;
+  // a refusal is kept in it. Error(not_found). nullopt: withdrawn by the hook.
+  std::optional<MutationResult> retry_dead_letter(std::int64_t id, MutatorHost& host, const WaitHook& hook = {});
+  bool discard_dead_letter(std::int64_t id);  // false: there is none
+  void prune_dead_letters(const DeadLetterLimits& limits);
+
   // Throw: invalid_scope, invalid_request, forbidden (client id), cursor_too_old, epoch_mismatch.
   PageEnd pull(const PullRequest& request, const VisitChange& visit);
   std::string pull_encoded(const PullRequest& request, Format format);  // the whole answer's body
@@ -242,6 +254,7 @@ class Engine {
   void validate(const PushRequest& request, const PushOptions& options) const;
   PushResult run_push(WriteSet& set, const PushRequest& request, MutatorHost& host, const PushOptions& options);
   Outcome decide(WriteSet& set, const Mutation& mutation, MutatorHost& host, const PushOptions& options);
+  void bury(WriteSet& set, const Mutation& mutation, const std::string& user, const Failure& failure);
   Cursor oldest_kept(std::int64_t before);  // the last cursor older than that time
   std::vector<EpochRow> lineage(ReadTx& tx) const;
   std::optional<std::int64_t> last_seq(ReadTx& tx, const std::optional<std::string>& client_id, const std::string& user) const;

@@ -137,6 +137,7 @@ PushResult Engine::run_push(WriteSet& set, const PushRequest& request, MutatorHo
     MutationResult result;
     if (outcome.kind == Outcome::Kind::refused) {
       set.drop();
+      if (outcome.failure) bury(set, mutation, options.user, *outcome.failure);
       result.error = std::move(outcome.refusal);
       counters_.refused.fetch_add(1, std::memory_order_relaxed);
       if (client != nullptr) result.cursor = set.take_cursor();
@@ -164,6 +165,24 @@ PushResult Engine::run_push(WriteSet& set, const PushRequest& request, MutatorHo
   return out;
 }
 
+void Engine::bury(WriteSet& set, const Mutation& mutation, const std::string& user, const Failure& failure) {
+  dead_letters::add(set,
+                    {.name = mutation.name,
+                     .args = mutation.args,
+                     .scope = mutation.scope,
+                     .user = user,
+                     .client_id = mutation.client_id,
+                     .client_seq = mutation.client_seq,
+                     .ts = mutation.ts.value_or(set.now()),
+                     .seed = failure.seed,
+                     .error = failure.type,
+                     .message = failure.message,
+                     .traceback = failure.traceback,
+                     .at = set.now(),
+                     .tried_at = set.now()},
+                    options_.dead_letters);
+}
+
 Outcome Engine::decide(WriteSet& set, const Mutation& mutation, MutatorHost& host, const PushOptions& options) {
   if (mutation.is_void) return {};
   try {
@@ -172,9 +191,10 @@ Outcome Engine::decide(WriteSet& set, const Mutation& mutation, MutatorHost& hos
       return {Outcome::Kind::refused, refusal(Code::forbidden, "writing to " + mutation.scope + " is not allowed")};
     }
     const std::int64_t now = std::min(mutation.ts.value_or(set.now()), set.now());
-    Tx tx(set, mutation.scope, mutation.client_id, options.user, now,
-          std::make_shared<Random>(mutation.seed ? *mutation.seed : entropy_->next()));
+    const std::uint64_t seed = mutation.seed ? *mutation.seed : entropy_->next();
+    Tx tx(set, mutation.scope, mutation.client_id, options.user, now, std::make_shared<Random>(seed));
     Outcome outcome = host.run(mutation, tx);
+    if (outcome.failure) outcome.failure->seed = seed;
     // A fault of the storage below a mutator is no answer to it.
     if (outcome.kind == Outcome::Kind::refused && outcome.refusal.code == code_name(Code::unavailable)) outcome.kind = Outcome::Kind::retry;
     return outcome;

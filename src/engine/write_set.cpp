@@ -214,6 +214,48 @@ void WriteSet::drop() noexcept {
   }
 }
 
+std::optional<std::string> WriteSet::unlogged(std::string_view scope, std::string_view entity, std::string_view id) {
+  if (const auto found = unlogged_.find(key(scope, entity, id)); found != unlogged_.end()) {
+    if (found->second.empty()) return std::nullopt;
+    return found->second;
+  }
+  std::optional<std::string> body;
+  tx_.unlogged(scope, entity, id, {}, [&](const UnloggedView& row) {
+    if (row.id == id) body = row.body;
+    return false;
+  });
+  return body;
+}
+
+void WriteSet::put_unlogged(std::string_view scope, std::string_view entity, std::string_view id, std::string body) {
+  unlogged_.insert_or_assign(key(scope, entity, id), std::move(body));
+}
+
+void WriteSet::scan_unlogged(std::string_view scope, std::string_view entity, std::string_view after_id, const Visit& visit) {
+  std::string after;
+  write_key(after, scope, entity, after_id);
+  const std::string range = after.substr(0, after.size() - after_id.size());
+  auto next = unlogged_.upper_bound(after);
+  const auto in_range = [&] { return next != unlogged_.end() && next->first.starts_with(range); };
+  bool wanted = true;
+  tx_.unlogged(scope, entity, {}, after_id, [&](const UnloggedView& row) {
+    for (; wanted && in_range() && split_key(next->first).id < row.id; ++next) {
+      if (!next->second.empty()) wanted = visit(split_key(next->first).id, next->second);
+    }
+    if (!wanted) return false;
+    if (in_range() && split_key(next->first).id == row.id) {
+      if (!next->second.empty()) wanted = visit(row.id, next->second);
+      ++next;
+    } else {
+      wanted = visit(row.id, row.body);
+    }
+    return wanted;
+  });
+  for (; wanted && in_range(); ++next) {
+    if (!next->second.empty()) wanted = visit(split_key(next->first).id, next->second);
+  }
+}
+
 WriteSet::Client& WriteSet::client(std::string_view client_id) {
   if (const auto found = clients_.find(client_id); found != clients_.end()) return found->second;
   Client client;
@@ -279,6 +321,10 @@ void WriteSet::flush(std::int64_t keep_unsettled_results) {
     batch.clients.push_back(put);
   }
   for (const auto& [name, head] : scopes_) batch.scopes.push_back({name, head});
+  for (const auto& [key, body] : unlogged_) {
+    const auto [scope, entity, id] = split_key(key);
+    batch.unlogged.push_back({.scope = scope, .entity = entity, .id = id, .body = body, .updated_at = now_});
+  }
   tx_.apply(batch);
 }
 

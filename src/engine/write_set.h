@@ -56,6 +56,13 @@ class WriteSet {
   Cursor take_cursor();         // for a mutation that changed nothing, a refusal, a void
   void touch_scope(std::string_view scope, Cursor cursor);
 
+  // -- beside the sequence: documents without cursor and log line. They go into place with the group, whatever becomes of the
+  //    running mutation.
+  [[nodiscard]] std::optional<std::string> unlogged(std::string_view scope, std::string_view entity, std::string_view id);
+  void put_unlogged(std::string_view scope, std::string_view entity, std::string_view id, std::string body);  // empty: it goes
+  // Those with an id greater than `after_id`, in byte order; `visit` must not call back into the write set.
+  void scan_unlogged(std::string_view scope, std::string_view entity, std::string_view after_id, const Visit& visit);
+
   // -- the clients of the group
   struct Client {
     ClientRow row;
@@ -107,6 +114,7 @@ class WriteSet {
   std::deque<Line> log_;
   std::map<std::string, Cursor, std::less<>> scopes_;
   std::map<std::string, Client, std::less<>> clients_;
+  std::map<std::string, std::string, std::less<>> unlogged_;  // written by the group; empty: gone
   std::string key_;
   std::size_t merges_ = 0, bytes_ = 0, clean_bytes_ = 0;
 };
