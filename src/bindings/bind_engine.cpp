@@ -86,9 +86,12 @@ std::unique_ptr<PyEngine> open(const std::string& path, std::string_view durabil
   options.store.read_only = read_only;
   options.limits = static_cast<const Limits&>(limits);
   options.group.max_waiting = static_cast<std::size_t>(limits.max_waiting);
-  const WithoutGil free;  // reads from the disk
-  const StoreOptions store_options = options.store;
-  auto engine = std::make_unique<Engine>(open_sqlite(path, store_options), std::move(options));
+  std::unique_ptr<Engine> engine;
+  {
+    const WithoutGil free;  // reads from the disk
+    const StoreOptions store_options = options.store;
+    engine = std::make_unique<Engine>(open_sqlite(path, store_options), std::move(options));
+  }
   return std::make_unique<PyEngine>(std::move(engine), limits);
 }
 
