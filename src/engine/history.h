@@ -4,6 +4,9 @@
 //          scopes as they were. All of it is the changelog: an update is undone by its delta, a deletion by the body it kept, and
 //          every body met on the way is held against the hash of its line.
 // Cost     of a version: one look-up and one undo. Of the past: what changed in that scope and entity since, and what is listed.
+//          Measured in processor time through Python, documents of 200 B (benchmarks/history.py): 680,000 versions/s of a document
+//          with 10,000 of them, 560,000 with each body decoded; 1.4 million log lines/s. The first ten documents as they were before
+//          100 changes take 0.2 to 0.6 ms, before 1,000 changes 3 to 8 ms, of 1,000 documents and of 100,000; one document 10 us.
 // Refusals Error(history_gone) where lines that it would take were purged or erased: never a guess; (corrupt) where a line is missing
 //          above the scope's log_floor, does not fit or has another hash; (invalid_request) for what lies in the future;
 //          (invalid_scope) for what is no scope. A scope that nobody wrote to is empty, now and in the past.
