@@ -92,6 +92,48 @@ def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
         yield items[at : at + size]
 
 
+class Crew:
+    """Clients that push at the same time; new ones each time they are asked for."""
+
+    def __init__(self) -> None:
+        self._hired = 0
+
+    def take(self, clients: int, each: int, order: str) -> list[list[dict[str, Any]]]:
+        result = []
+        for _ in range(clients):
+            self._hired += 1
+            result.append(Mutations(f"crew-{self._hired}").take(each, 1, 200, order, self._hired << 32))
+        return result
+
+
+def together(
+    push: Callable[[list[dict[str, Any]]], object],
+    crew: Crew,
+    clients: int,
+    count: int,
+    batch: int,
+    order: str,
+) -> float:
+    """Seconds for `count` mutations by so many clients, each on a thread, in batches."""
+    work = [list(batches(own, batch)) for own in crew.take(clients, count // clients, order)]
+
+    def run(own: list[list[dict[str, Any]]]) -> None:
+        for mutations in own:
+            push(mutations)
+
+    if clients == 1:
+        started = time.perf_counter()
+        run(work[0])
+        return time.perf_counter() - started
+    threads = [threading.Thread(target=run, args=(own,)) for own in work]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - started
+
+
 class Peer(Protocol):
     def push(self, count: int, batch: int, scopes: int, size: int, order: str) -> float: ...
     def close(self) -> None: ...
@@ -158,15 +200,18 @@ class Floor:
 
 
 class HandWritten:
-    """What one writes in an afternoon: sqlite3 and orjson, documents, changelog, client_seq.
+    """What one writes in an afternoon: sqlite3 and orjson, documents, changelog, client_seq, and the result
+    of each mutation, so that a repeat gets the answer that was lost.
 
-    One transaction a push. It stores JSON, and its pull joins what is stored.
+    One transaction a push, one at a time. It stores JSON, and its pull joins what is stored.
     """
 
     def __init__(self, path: Path, synchronous: str = "full") -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+        self._db = sqlite3.connect(path, isolation_level=None, cached_statements=256, check_same_thread=False)
+        self._lock = threading.Lock()
         self._mutators: dict[str, Callable[[str, dict[str, Any]], None]] = {"doc/create": self._create}
         self._mutations = Mutations()
+        self._crew = Crew()
         self._cursor = 0
         self._mutation: dict[str, Any] = {}
         self._db.executescript(
@@ -185,6 +230,10 @@ class HandWritten:
               client_id TEXT, client_seq INTEGER, mutation TEXT, old TEXT
             );
             CREATE TABLE clients (client_id TEXT PRIMARY KEY, last_seq INTEGER NOT NULL);
+            CREATE TABLE results (
+              client_id TEXT NOT NULL, client_seq INTEGER NOT NULL, result TEXT NOT NULL,
+              PRIMARY KEY (client_id, client_seq)
+            );
             """
         )
 
@@ -215,7 +264,12 @@ class HandWritten:
         )
 
     def _push(self, mutations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        with self._lock:
+            return self._push_alone(mutations)
+
+    def _push_alone(self, mutations: list[dict[str, Any]]) -> list[dict[str, Any]]:
         results: list[dict[str, Any]] = []
+        fresh: list[tuple[str, int, str]] = []
         last: dict[str, int] = {}
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -228,7 +282,10 @@ class HandWritten:
                     ).fetchone()
                     last[client] = row[0] if row else 0
                 if seq <= last[client]:
-                    results.append({"ok": True, "duplicate": True})
+                    stored = self._db.execute(
+                        "SELECT result FROM results WHERE client_id = ? AND client_seq = ?", (client, seq)
+                    ).fetchone()
+                    results.append({**orjson.loads(stored[0]), "duplicate": True})
                     continue
                 if seq > last[client] + 1:
                     results.append({"ok": False, "error": "sequence_gap"})
@@ -236,7 +293,10 @@ class HandWritten:
                 self._mutation = mutation
                 self._mutators[mutation["name"]](mutation["scope"], mutation["args"])
                 last[client] = seq
-                results.append({"ok": True, "cursor": self._cursor})
+                result = {"ok": True, "cursor": self._cursor}
+                results.append(result)
+                fresh.append((client, seq, orjson.dumps(result).decode()))
+            self._db.executemany("INSERT INTO results VALUES (?, ?, ?)", fresh)
             self._db.executemany(
                 "INSERT INTO clients VALUES (?, ?)"
                 " ON CONFLICT (client_id) DO UPDATE SET last_seq = excluded.last_seq",
@@ -254,6 +314,9 @@ class HandWritten:
         for mutations in work:
             self._push(mutations)
         return time.perf_counter() - started
+
+    def push_together(self, clients: int, count: int, batch: int, order: str) -> float:
+        return together(self._push, self._crew, clients, count, batch, order)
 
     def pull(self, scopes: int) -> tuple[float, int]:
         """Every scope as JSON, in pages of 4 MiB; (seconds, documents)."""
@@ -301,7 +364,7 @@ class Syncline:
         self.engine = syncline.Engine(str(path), mutators=mutators, durability=synchronous)
         self._limits = _core.Limits()
         self._mutations = Mutations()
-        self._singles = 0
+        self._crew = Crew()
 
     def push(self, count: int, batch: int, scopes: int, size: int, order: str) -> float:
         work = list(batches(self._mutations.take(count, scopes, size, order), batch))
@@ -310,38 +373,23 @@ class Syncline:
             self.engine.push(mutations, user="user")
         return time.perf_counter() - started
 
-    def _fresh_singles(self, clients: int, each: int) -> list[list[dict[str, Any]]]:
-        """One list of mutations per client; the clients are new ones."""
-        result = []
-        for _ in range(clients):
-            self._singles += 1
-            offset = self._singles << 32
-            result.append(Mutations(f"single-{self._singles}").take(each, 1, 200, "time", offset))
-        return result
+    def push_together(self, clients: int, count: int, batch: int, order: str) -> float:
+        return together(
+            lambda mutations: self.engine.push(mutations, user="user"),
+            self._crew,
+            clients,
+            count,
+            batch,
+            order,
+        )
 
     def push_singly(self, threads: int, count: int) -> float:
         """`count` pushes of one mutation each, by so many threads."""
-        work = self._fresh_singles(threads, count // threads)
-
-        def run(mutations: list[dict[str, Any]]) -> None:
-            for mutation in mutations:
-                self.engine.push([mutation], user="user")
-
-        if threads == 1:
-            started = time.perf_counter()
-            run(work[0])
-            return time.perf_counter() - started
-        crew = [threading.Thread(target=run, args=(mutations,)) for mutations in work]
-        started = time.perf_counter()
-        for thread in crew:
-            thread.start()
-        for thread in crew:
-            thread.join()
-        return time.perf_counter() - started
+        return self.push_together(threads, count, 1, "time")
 
     def push_waiting(self, waiting: int, count: int) -> float:
         """`count` pushes of one mutation each, so many of them awaited at a time."""
-        work = self._fresh_singles(waiting, count // waiting)
+        work = self._crew.take(waiting, count // waiting, "time")
 
         async def run(mutations: list[dict[str, Any]]) -> None:
             for mutation in mutations:

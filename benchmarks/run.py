@@ -1,6 +1,6 @@
 """The figures, as ratios of one run: Syncline beside a floor program and the same job hand-written in Python.
 
-    python benchmarks/run.py [--quick] [--only push single pull memory] [--folder PATH]
+    python benchmarks/run.py [--quick] [--only push together single pull memory] [--folder PATH]
 
 The peers take turns in slices, in changing order, and a ratio is the median over the slices: so what else the
 machine does meets them all. README.md says how to read the table.
@@ -54,7 +54,7 @@ FULL = Sizes(
     memory=1_000_000,
 )
 QUICK = Sizes(
-    rounds=1, durable=300, lasting=300, singles=64, small=1_000, large=500, scopes=20, memory=20_000
+    rounds=1, durable=800, lasting=300, singles=64, small=1_000, large=500, scopes=20, memory=20_000
 )
 
 
@@ -146,6 +146,19 @@ class Figures:
             )
         floor_wanted = 0.75 if order == "time" else 0.85
         self._add(title, seconds, "syncline", "floor", floor_wanted, count)
+        self._add(title, seconds, "syncline", "hand-written", 1.5, count)
+
+    def together(self) -> None:
+        title = "push by 100, 8 clients at once"
+        self._say(title)
+        count = self._sizes.durable // 800 * 800
+        with self._peers("full") as (_, hand, own):
+            seconds = self._rounds(
+                {
+                    "hand-written": lambda: hand.push_together(8, count, 100, "time"),
+                    "syncline": lambda: own.push_together(8, count, 100, "time"),
+                }
+            )
         self._add(title, seconds, "syncline", "hand-written", 1.5, count)
 
     def single(self) -> None:
@@ -289,7 +302,7 @@ def table(figures: list[Figure]) -> Table:
     return result
 
 
-PARTS = ("push", "single", "pull", "memory")
+PARTS = ("push", "together", "single", "pull", "memory")
 
 
 def main() -> int:
