@@ -63,8 +63,8 @@ void Builder::raise(std::size_t offset) const {
 
 bool Builder::str(std::string_view text) {
   if (!value(text.size() + 1)) return false;
-  if (const std::size_t at = utf8::first_invalid(text); at != utf8::kValid) {
-    return refuse("a string is not valid UTF-8", at);
+  if (texts_ == Texts::unchecked) {
+    if (const std::size_t at = utf8::first_invalid(text); at != utf8::kValid) return refuse("a string is not valid UTF-8", at);
   }
   writer_.str(text);
   return true;
@@ -92,8 +92,8 @@ bool Builder::open(std::size_t expected, bool is_map) {
 
 bool Builder::key(std::string_view name) {
   if (out_.size() + name.size() + 1 > border_.max_bytes) return too_large();
-  if (const std::size_t at = utf8::first_invalid(name); at != utf8::kValid) {
-    return refuse("a key is not valid UTF-8", at);
+  if (texts_ == Texts::unchecked) {
+    if (const std::size_t at = utf8::first_invalid(name); at != utf8::kValid) return refuse("a key is not valid UTF-8", at);
   }
   if (!border_.allow_dollar_keys && !name.empty() && name.front() == '$') {
     return refuse("the key " + utf8::quoted(name) +

@@ -30,7 +30,10 @@ class Builder {
     bool size_limit = false;
   };
 
-  explicit Builder(const Border& border) : border_(border), writer_(out_) {
+  // Whether strings are valid UTF-8 is checked here, or was where they come from.
+  enum class Texts : std::uint8_t { unchecked, valid };
+
+  explicit Builder(const Border& border, Texts texts = Texts::unchecked) : border_(border), texts_(texts), writer_(out_) {
     frames_.reserve(8);
     fields_.reserve(32);
   }
@@ -42,7 +45,7 @@ class Builder {
   bool integer(std::int64_t i) { return value(1) && (writer_.integer(i), true); }
   bool natural(std::uint64_t n) { return value(1) && (writer_.natural(n), true); }
   bool real(double d) { return value(9) && (writer_.real(d), true); }
-  bool str(std::string_view text);  // checks UTF-8
+  bool str(std::string_view text);
   bool bin(std::string_view bytes) { return value(bytes.size() + 2) && (writer_.bin(bytes), true); }
   bool instant(std::int64_t microseconds);
 
@@ -88,6 +91,7 @@ class Builder {
   [[nodiscard]] std::string_view key_of(const Field& field) const noexcept;
 
   Border border_;
+  Texts texts_;
   std::string out_;
   Writer writer_;
   std::vector<Frame> frames_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -9,6 +10,9 @@
 #include <system_error>
 #include <utility>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 #if defined(__SSE2__) && !defined(RAPIDJSON_SSE2) && !defined(RAPIDJSON_SSE42)
 #define RAPIDJSON_SSE2
 #endif
@@ -400,6 +404,31 @@ constexpr bool needs_escape(std::uint64_t eight) noexcept {
   return (found & kHighs) != 0;
 }
 
+// How many bytes from the front surely need no escape: whole steps of sixteen or eight, then single ones.
+std::size_t plain_prefix(std::string_view text) noexcept {
+  std::size_t at = 0;
+#ifdef __SSE2__
+  const __m128i quote = _mm_set1_epi8('"');
+  const __m128i backslash = _mm_set1_epi8('\\');
+  const __m128i last_control = _mm_set1_epi8(0x1f);
+  for (; text.size() - at >= 16; at += 16) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + at));
+    const __m128i control = _mm_cmpeq_epi8(_mm_max_epu8(bytes, last_control), last_control);
+    const __m128i found = _mm_or_si128(control, _mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, backslash)));
+    if (const auto mask = static_cast<unsigned>(_mm_movemask_epi8(found)); mask != 0) {
+      return at + static_cast<std::size_t>(std::countr_zero(mask));
+    }
+  }
+#endif
+  for (; text.size() - at >= 8; at += 8) {
+    std::uint64_t eight;
+    std::memcpy(&eight, text.data() + at, 8);
+    if (needs_escape(eight)) break;
+  }
+  while (at < text.size() && kEscapes[static_cast<std::uint8_t>(text[at])] == 0) ++at;
+  return at;
+}
+
 void append_real(double value, std::string& out) {
   if (std::isnan(value)) {
     out += R"({"$numberDouble":"NaN"})";
@@ -459,7 +488,7 @@ void transcode(mp::Reader& reader, std::string& out, int depth) {
       return;
     case mp::Kind::instant:
       out += R"({"$date":")";
-      out += format_instant(reader.instant());
+      append_instant(reader.instant(), out);
       out += "\"}";
       return;
     case mp::Kind::array:
@@ -525,31 +554,20 @@ void append_string(std::string_view text, std::string& out) {
   out += '"';
   std::size_t from = 0;
   std::size_t at = 0;
-  while (at < text.size()) {
-    if (text.size() - at >= 8) {
-      std::uint64_t eight;
-      std::memcpy(&eight, text.data() + at, 8);
-      if (!needs_escape(eight)) {
-        at += 8;
-        continue;
-      }
-    }
+  while ((at += plain_prefix(text.substr(at))) < text.size()) {
     const auto byte = static_cast<std::uint8_t>(text[at]);
     const char escape = kEscapes[byte];
-    if (escape != 0) {
-      out.append(text, from, at - from);
-      out += '\\';
-      out += escape;
-      if (escape == 'u') out.append({'0', '0', kHex[byte >> 4], kHex[byte & 15]});
-      from = at + 1;
-    }
-    ++at;
+    out.append(text, from, at - from);
+    out += '\\';
+    out += escape;
+    if (escape == 'u') out.append({'0', '0', kHex[byte >> 4], kHex[byte & 15]});
+    from = ++at;
   }
   out.append(text, from);
   out += '"';
 }
 
-std::string format_instant(std::int64_t microseconds) {
+void append_instant(std::int64_t microseconds, std::string& out) {
   std::int64_t days = microseconds / kDay;
   std::int64_t rest = microseconds % kDay;
   if (rest < 0) {
@@ -557,9 +575,11 @@ std::string format_instant(std::int64_t microseconds) {
     --days;
   }
   const Date date = date_from_days(days);
-  std::string out = "0000-00-00T00:00:00.000000Z";
-  const auto put = [&out](std::size_t last, std::int64_t value) {
-    for (; value > 0; value /= 10) out[last--] = static_cast<char>('0' + value % 10);
+  constexpr std::string_view kForm = "0000-00-00T00:00:00.000000Z";
+  out += kForm;
+  char* const text = out.data() + out.size() - kForm.size();
+  const auto put = [text](std::size_t last, std::int64_t value) {
+    for (; value > 0; value /= 10) text[last--] = static_cast<char>('0' + value % 10);
   };
   put(3, date.year);
   put(6, date.month);
@@ -568,7 +588,6 @@ std::string format_instant(std::int64_t microseconds) {
   put(15, rest / (60 * kSecond) % 60);
   put(18, rest / kSecond % 60);
   put(25, rest % kSecond);
-  return out;
 }
 
 std::int64_t parse_instant(std::string_view text, const mp::Border& border) {

@@ -26,7 +26,7 @@ void from_msgpack(std::string_view value, std::string& out);
 void append_string(std::string_view text, std::string& out);
 
 // "2026-01-02T03:04:05.000006Z" <-> microseconds since 1970; any UTC offset is read, Z is written.
-std::string format_instant(std::int64_t microseconds);
+void append_instant(std::int64_t microseconds, std::string& out);
 std::int64_t parse_instant(std::string_view text, const mp::Border& border = {});  // throws Error(border.code)
 
 }  // namespace syncline::json

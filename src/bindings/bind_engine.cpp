@@ -210,9 +210,12 @@ py::bytes pull_encoded(PyEngine& self, const PullRequest& given, py::handle user
   std::string body;
   {
     const WithoutGil free;  // scans and encodes
-    body = self.core().pull_encoded(request, format);
+    body = self.borrow_buffer();
+    self.core().pull_encoded(request, format, body);
   }
-  return to_bytes(body);
+  py::bytes answer = to_bytes(body);
+  self.give_back(std::move(body));
+  return answer;
 }
 
 py::bytes snapshot_encoded(PyEngine& self, const SnapshotRequest& given, py::handle user, std::string_view format_name) {

@@ -97,14 +97,14 @@ Mutation read_mutation(py::handle source, std::size_t index, const mp::Border& b
     } else if (field == "name") {
       named = true;
       mutation.is_void = value == Py_None;
-      if (!mutation.is_void) mutation.name = text(value, where("name").c_str(), Code::invalid_request);
+      if (!mutation.is_void) mutation.name = text(value, [&] { return where("name"); }, Code::invalid_request);
     } else if (field == "scope") {
       scoped = value != Py_None;
-      if (scoped) mutation.scope = text(value, where("scope").c_str(), Code::invalid_request);
+      if (scoped) mutation.scope = text(value, [&] { return where("scope"); }, Code::invalid_request);
     } else if (field == "client_id") {
-      if (value != Py_None) mutation.client_id = text(value, where("client_id").c_str(), Code::invalid_request);
+      if (value != Py_None) mutation.client_id = text(value, [&] { return where("client_id"); }, Code::invalid_request);
     } else if (field == "client_seq") {
-      if (value != Py_None) mutation.client_seq = integer(value, where("client_seq"), Code::invalid_request);
+      if (value != Py_None) mutation.client_seq = integer(value, [&] { return where("client_seq"); }, Code::invalid_request);
     } else if (field == "ts") {
       if (value != Py_None) mutation.ts = read_ts(value, where("ts"));
     } else if (field == "seed") {

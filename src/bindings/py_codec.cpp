@@ -51,7 +51,10 @@ const char* read_instant(PyObject* value, std::int64_t& microseconds) {
 // tzinfo runs Python code, which may change them.
 class Encoder {
  public:
-  Encoder(std::string_view root, const mp::Border& border) : root_(root), border_(border), builder_(border) {}
+  // What Python gives as UTF-8 is valid.
+  Encoder(std::string_view root, const mp::Border& border) : root_(root), border_(border), builder_(border, mp::Builder::Texts::valid) {
+    builder_.reserve(kUsualBytes);
+  }
 
   std::string run(PyObject* value) {
     this->value(value);
@@ -59,6 +62,8 @@ class Encoder {
   }
 
  private:
+  static constexpr std::size_t kUsualBytes = 256;
+
   struct Step {
     PyObject* key;  // nullptr: an index
     Py_ssize_t index;

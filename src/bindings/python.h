@@ -4,6 +4,7 @@
 #pragma once
 
 #define PY_SSIZE_T_CLEAN
+#include <concepts>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -46,8 +47,27 @@ class WithGil {
 
 // A str as its UTF-8; lives as long as the object. Error(code) naming `what` when it is no str or has lone surrogates.
 std::string_view text(py::handle value, const char* what, Code code = Code::invalid_mutation);
+// The same, where saying what it is costs something: `what()` is asked only for the message of a refusal.
+template <std::invocable What>
+std::string_view text(py::handle value, const What& what, Code code) {
+  Py_ssize_t size = 0;
+  if (PyUnicode_Check(value.ptr())) {
+    if (const char* utf8 = PyUnicode_AsUTF8AndSize(value.ptr(), &size)) return {utf8, static_cast<std::size_t>(size)};
+    PyErr_Clear();
+  }
+  return text(value, what().c_str(), code);
+}
 std::optional<std::string> optional_text(py::handle value, const char* what, Code code);
 std::int64_t integer(py::handle value, const std::string& what, Code code);
+template <std::invocable What>
+std::int64_t integer(py::handle value, const What& what, Code code) {
+  if (PyLong_Check(value.ptr()) && !PyBool_Check(value.ptr())) {
+    int overflow = 0;
+    const long long number = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
+    if (overflow == 0) return number;
+  }
+  return integer(value, what(), code);
+}
 
 // The bytes of a body. Held as they are where nobody can change them, copied otherwise.
 class Body {

@@ -223,7 +223,7 @@ class Engine {
 
   // Throw: invalid_scope, invalid_request, forbidden (client id), cursor_too_old, epoch_mismatch.
   PageEnd pull(const PullRequest& request, const VisitChange& visit);
-  std::string pull_encoded(const PullRequest& request, Format format);  // the whole answer's body
+  void pull_encoded(const PullRequest& request, Format format, std::string& out);  // replaces `out` by the whole answer's body
   Snapshot snapshot(const SnapshotRequest& request);                    // too_large above the limit
   std::string snapshot_encoded(const SnapshotRequest& request, Format format);
   [[nodiscard]] Cursor cursor(const std::string& scope);  // of the scope's last commit; 0: none yet

@@ -60,7 +60,7 @@ void JsonPage::change(const ChangeView& change) {
   out_ += R"(,"version":)";
   append_integer(change.version, out_);
   out_ += R"(,"ts":")";
-  out_ += json::format_instant(change.ts);
+  json::append_instant(change.ts, out_);
   out_ += "\"}";
 }
 

@@ -71,11 +71,9 @@ class EntityFilter {
 };
 
 template <class Page>
-std::string encode_pull(Engine& engine, const PullRequest& request) {
-  std::string out;
+void encode_pull(Engine& engine, const PullRequest& request, std::string& out) {
   Page page(out, request.scope);
   page.end(engine.pull(request, [&](const ChangeView& change) { page.change(change); }));
-  return out;
 }
 
 }  // namespace
@@ -168,8 +166,9 @@ PageEnd Engine::pull(const PullRequest& request, const VisitChange& visit) {
   return end;
 }
 
-std::string Engine::pull_encoded(const PullRequest& request, Format format) {
-  return format == Format::json ? encode_pull<page::JsonPage>(*this, request) : encode_pull<page::PackedPage>(*this, request);
+void Engine::pull_encoded(const PullRequest& request, Format format, std::string& out) {
+  out.clear();
+  format == Format::json ? encode_pull<page::JsonPage>(*this, request, out) : encode_pull<page::PackedPage>(*this, request, out);
 }
 
 Snapshot Engine::snapshot(const SnapshotRequest& request) {

@@ -315,6 +315,12 @@ TEST(FromJson, RefusesOrReadsEveryTruncationAndEveryChangedByte) {
   }
 }
 
+std::string format_instant(std::int64_t microseconds) {
+  std::string text;
+  append_instant(microseconds, text);
+  return text;
+}
+
 TEST(Instant, IsWrittenInUtcWithMicroseconds) {
   EXPECT_EQ(format_instant(0), "1970-01-01T00:00:00.000000Z");
   EXPECT_EQ(format_instant(-1), "1969-12-31T23:59:59.999999Z");
