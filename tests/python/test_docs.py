@@ -2,8 +2,8 @@
 warning.
 
 A document is run as a reader would type it. A block with a title is a file of that name; a shell block titled
-"in a terminal of its own" is a server that goes on beside the rest, on port 8000 (the test takes a free one);
-what a comment after a print says is what it prints.
+"in a terminal of its own" is a server that goes on beside the rest, on port 8000 (the test takes a free one),
+one titled "run" is commands that must succeed; what a comment after a print says is what it prints.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r'python title="([\w./-]+\.py)"')
 SERVER = 'sh title="in a terminal of its own"'
+COMMANDS = 'sh title="run"'
 PRINTED = re.compile(r"^[^#\n]*\bprint\(.*\)[^\n#]*  +# (.+)$", re.MULTILINE)
 # What a page may show beside Python; `python no-run`, which needs a server, is the README's.
 SHOWN = {"", "sh", "text", "json", "sql", "ini", "nginx", "toml", "python no-run"}
@@ -51,6 +52,9 @@ def read(path: Path, port: int) -> Document:
             program.append(text)
         elif named := FILE.fullmatch(kind):
             files[named[1]] = text
+        elif kind == COMMANDS:
+            command = ["bash", "-euc", text]
+            program += [f"import subprocess; subprocess.run({command!r}, check=True)"]
         elif kind == SERVER:
             assert server is None, "one server a document"
             server = text

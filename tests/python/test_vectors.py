@@ -138,8 +138,8 @@ def test_both_formats_ask_and_answer_the_same(path: Path) -> None:
 
 
 def test_the_flows_show_every_code_that_travels() -> None:
-    """But `rate_limited`, which needs a full queue and is answered as `unavailable` is, and what no client asks
-    for: history."""
+    """But `rate_limited`, which needs a full queue and is answered as `unavailable` is, and that of history,
+    which no client asks for."""
     seen: set[str] = set()
     for path in vectors.flows():
         for step in steps(path):
