@@ -55,6 +55,8 @@ class Explanation:
         floor: of the scope: a pull from below is `CursorTooOld`.
         client_known: that client has pushed here once; then `client_user`, `client_last_seq` and
             `client_seen_at` (of its last push) say more.
+        refused: (client_seq, code, message) of its last 20 mutations those that were refused, newest
+            first.
         position: the cursor up to which the client is known to have this scope, as of `position_at`; None:
             that was not recorded.
         has: whether the client has the document as it is: "yes"; "older", an earlier version of it; "no", or
@@ -84,6 +86,7 @@ class Explanation:
     client_user: str | None
     client_last_seq: int
     client_seen_at: datetime | None
+    refused: tuple[tuple[int, str, str], ...]
     position: int | None
     position_at: datetime | None
 
@@ -101,6 +104,9 @@ class Explanation:
         words = [self._document()]
         if self.client_id is not None:
             words.append(self._client())
+            words += [
+                f"Its mutation {seq} was refused: {code}, {message}." for seq, code, message in self.refused
+            ]
             words.append(self._delivery())
         return "\n".join(words)
 

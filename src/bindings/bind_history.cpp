@@ -459,6 +459,12 @@ py::dict find_out(const PyEngine& engine, py::handle scope, py::handle entity, p
   made["client_user"] = found.client ? or_none(found.client->owner) : py::none();
   made["client_last_seq"] = found.client ? found.client->last_seq : 0;
   made["client_seen_at"] = found.client ? datetime_of(found.client->seen_at) : py::none();
+  py::tuple refused(found.refused.size());
+  for (std::size_t n = 0; n < found.refused.size(); ++n) {
+    const Findings::Refused& one = found.refused[n];
+    refused[n] = py::make_tuple(one.client_seq, to_str(one.code), to_str(one.message));
+  }
+  made["refused"] = refused;
   made["position"] = found.position ? py::object(py::int_(*found.position)) : py::object(py::none());
   made["position_at"] = found.position ? datetime_of(found.position_at) : py::none();
   return made;

@@ -8,6 +8,7 @@
 #include "base/delta.h"
 #include "base/ids.h"
 #include "base/msgpack.h"
+#include "engine/results.h"
 
 namespace syncline {
 
@@ -420,7 +421,19 @@ Findings find_out(Engine& engine, std::string_view scope, std::string_view entit
     found.mutation = line.mutation;
     return false;
   });
-  if (!client_id.empty()) found.client = tx->client(client_id);
+  if (client_id.empty()) return found;
+  found.client = tx->client(client_id);
+  if (!found.client) return found;
+  const std::int64_t last = found.client->last_seq;
+  std::optional<ResultRow> row;
+  for (std::int64_t seq = last; seq > std::max<std::int64_t>(last - Findings::kRecent, 0); --seq) {
+    // One row has the results of one push.
+    if (!row || seq < row->first_seq) row = tx->result(client_id, seq);
+    if (!row) continue;
+    const std::optional<results::Stored> stored = results::find(row->results, seq);
+    if (!stored || stored->result.ok()) continue;
+    found.refused.push_back({seq, stored->result.error->code, stored->result.error->message});
+  }
   return found;
 }
 

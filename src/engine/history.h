@@ -145,6 +145,13 @@ struct Findings {
   Cursor head = 0;                // of the database
   std::optional<ScopeRow> scope;  // none: nobody ever wrote to it
   std::optional<ClientRow> client;
+  // Of the client's last kRecent mutations those that were refused, newest first, as far as their results are kept.
+  struct Refused {
+    std::int64_t client_seq = 0;
+    std::string code, message;
+  };
+  static constexpr std::int64_t kRecent = 20;
+  std::vector<Refused> refused;
   std::optional<Cursor> position;  // up to where the client is known to have the scope
   std::int64_t position_at = 0;    // when it was there
 };

@@ -454,6 +454,42 @@ TEST(SqliteStore, ForgetsTheHistoryOfADocumentAndKeepsItsRow) {
   EXPECT_EQ(tx->scope("s")->log_floor, 3);
 }
 
+TEST(SqliteStore, TracesADocumentsLinesFromAnyOfThemAndSaysWhichIsMissing) {
+  using Cursors = std::vector<Cursor>;
+  const auto store = open_sqlite(":memory:");
+  Author author;
+  author.put("s", "e", "1", "a").put("s", "e", "2", "x").put("s", "e", "1", "b").remove("s", "e", "1").put("s", "e", "1", "c").commit(*store);
+  const auto trace = [&](Cursor newest, std::size_t most, Cursor expected) {
+    Cursors seen;
+    const auto tx = store->read();
+    EXPECT_EQ(tx->trace(newest, [&](const LogLineView& line) {
+      EXPECT_EQ(line.id, "1");
+      seen.push_back(line.cursor);
+      return seen.size() < most;
+    }), expected);
+    return seen;
+  };
+  EXPECT_EQ(trace(5, 99, 0), (Cursors{5, 4, 3, 1}));
+  EXPECT_EQ(trace(4, 2, 0), (Cursors{4, 3}));
+  EXPECT_EQ(trace(6, 99, 6), Cursors{});
+  EXPECT_EQ(trace(0, 99, 0), Cursors{});
+  purge(*store, {.scope = "s", .log_through = 3});
+  EXPECT_EQ(trace(5, 99, 3), (Cursors{5, 4}));
+}
+
+TEST(SqliteStore, TellsTheHighestLogFloorOfWhatIsNotReserved) {
+  const auto store = open_sqlite(":memory:");
+  Author author;
+  author.put("s", "e", "1", "a").put("t", "e", "1", "a").put("_own", "e", "1", "a").put("t", "e", "1", "b").commit(*store);
+  EXPECT_EQ(store->read()->log_floor(), 0);
+  purge(*store, {.scope = "_own", .log_through = 3});
+  EXPECT_EQ(store->read()->log_floor(), 0);
+  purge(*store, {.scope = "s", .log_through = 3});
+  EXPECT_EQ(store->read()->log_floor(), 1);
+  purge(*store, {.scope = "", .log_through = 3});
+  EXPECT_EQ(store->read()->log_floor(), 2);
+}
+
 TEST(SqliteStore, UnloggedDocumentsTakeNoCursorLeaveNoLineAndAreInNoPull) {
   const auto store = open_sqlite(":memory:");
   const auto tx = store->write();

@@ -429,14 +429,24 @@ def test_an_explanation_says_in_words_and_fields_what_is_known(engine: syncline.
     assert (found.client_known, found.client_user, found.client_last_seq) == (True, "ada", 1)
     assert "Created at cursor 1" in str(found)
     assert "by client c of user ada, through set (its mutation 1)" in str(found)
-    remove(engine, "1")
+    engine.push(
+        [
+            {"name": "nobody", "args": None, "scope": "s", "client_id": "c", "client_seq": 2},
+            {"name": "set", "args": {"id": "2", "doc": {}}, "scope": "s", "client_id": "c", "client_seq": 3},
+        ],
+        user="ada",
+    )
+    found = engine.explain("s", "doc", "1", "c")
+    assert [(seq, code) for seq, code, _ in found.refused] == [(2, "unknown_mutation")]
+    assert "Its mutation 2 was refused: unknown_mutation" in str(found)
+    deleted = remove(engine, "1")
     found = engine.explain("s", "doc", "1", "d")
     assert (found.state, found.client_known) == ("deleted", False)
-    assert "Deleted at cursor 2" in str(found)
+    assert f"Deleted at cursor {deleted}" in str(found)
     assert "Client d has never pushed here" in str(found)
-    purge(engine, 2)
+    purge(engine, deleted)
     found = engine.explain("s", "doc", "1")
-    assert (found.state, found.floor) == ("unknown", 2)
+    assert (found.state, found.floor) == ("unknown", deleted)
     assert "up to where deletions are forgotten" in str(found)
     with pytest.raises(syncline.InvalidScope):
         engine.explain("", "doc", "1")
