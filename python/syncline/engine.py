@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .history import Explanation, Moment
     from .http import Admin, Authenticate, Authorize, Cors, Metrics, Response
 
-__all__ = ["Engine", "Mutation", "MutatorStats", "Stats", "Write", "WriteAsync"]
+__all__ = ["Engine", "Mutation", "MutatorStats", "Scope", "Stats", "Write", "WriteAsync"]
 
 _T = TypeVar("_T")
 _Path: TypeAlias = "str | os.PathLike[str]"
@@ -61,6 +61,23 @@ class Mutation:
     client_seq: int | None = None
     ts: datetime | None = None
     seed: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """A scope that was written to.
+
+    Attributes:
+        name: what a pull asks for.
+        head: the cursor of the last commit that touched it.
+        floor: a pull from below may miss a deletion, and is `CursorTooOld`; 0: none was forgotten.
+        log_floor: below, log lines were forgotten.
+    """
+
+    name: str
+    head: int
+    floor: int
+    log_floor: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -523,6 +540,10 @@ class Engine:
     def dead_letters(self) -> DeadLetters:
         """The mutations whose mutators failed unexpectedly; see `syncline.dead_letters`."""
         return DeadLetters(self)
+
+    def scopes(self) -> list[Scope]:
+        """Those that clients can name and that were ever written to, in byte order of name."""
+        return [Scope(*one) for one in self._native.scopes()]
 
     def stats(self) -> Stats:
         """Counts since the engine was opened, and of what the database holds. Costs a scan of its keys."""

@@ -29,6 +29,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from . import _core, errors, openapi, telemetry
+from . import admin as administration
 from .metrics import render as render_metrics
 
 if TYPE_CHECKING:
@@ -318,7 +319,7 @@ class Route:
     Attributes:
         path: from `/_sync` on.
         methods: the first is the one to use.
-        name: of the operation.
+        name: of the operation, or of the command that the admin hook is asked about.
         summary: what it does, in a sentence.
         who: may ask: "anyone", a "user", or whom that hook allows (without the hook there is no such path).
         answer, request: the schemas of the bodies in `syncline.openapi`; a request without one has no body.
@@ -897,6 +898,43 @@ ANSWERED_ANYWHERE: tuple[type[errors.Error], ...] = (
     errors.Unavailable,
 )
 
+
+def _fields(body: bytes, format: str, limits: _core.Limits) -> dict[str, object]:
+    try:
+        value = {} if not body else _core.unpackb(body) if format == _MSGPACK else _core.json_decode(body)
+    except errors.Error as error:
+        raise errors.InvalidRequest(str(error)) from None
+    if not isinstance(value, dict):
+        raise errors.InvalidRequest("the body must be a map of fields")
+    return value
+
+
+def _administer(command: administration.Command) -> Route:
+    def plan(handler: Handler, request: Request, user: str, format: str) -> Generator[_Step, object, _Body]:
+        given = yield from handler._parse(request, _fields)
+        _log.info(
+            "%r runs %s", user, command.name, extra={"syncline_user": user, "syncline_command": command.name}
+        )
+        answer = yield _Step(lambda: command.run(handler._engine, given), quick=False)
+        assert isinstance(answer, dict)
+        return _encode(answer, format)
+
+    takes = f"admin.{command.name.replace('/', '.')}"
+    answers = f"{takes}.answer"
+    return Route(
+        path=administration.path_of(command.name),
+        methods=("POST",),
+        name=command.name,
+        summary=command.summary,
+        who="admin",
+        plan=plan,
+        request=takes,
+        answer=answers,
+        refusals=(*_READING, errors.NotFound, errors.TooLarge, errors.InvalidMutation),
+        schemas={takes: openapi.schema_of(command.takes), answers: openapi.schema_of(command.answers)},
+    )
+
+
 ROUTES: tuple[Route, ...] = (
     Route(
         path="/_sync/push",
@@ -971,6 +1009,7 @@ ROUTES: tuple[Route, ...] = (
         answer="Metrics",
         content_types=("text/plain", "application/openmetrics-text"),
     ),
+    *map(_administer, administration.COMMANDS.values()),
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -75,7 +76,8 @@ def document(routes: Iterable[Route], limits: _core.Limits) -> dict[str, object]
 
 
 def _operation(route: Route) -> Schema:
-    made: Schema = {"operationId": route.name, "summary": route.summary}
+    name = re.sub(r"\W", "_", f"admin_{route.name}") if route.who == "admin" else route.name
+    made: Schema = {"operationId": name, "summary": route.summary}
     if route.who == "anyone":
         made["security"] = [{}, {"bearer": []}]
     if route.query:

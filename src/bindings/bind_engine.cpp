@@ -280,6 +280,21 @@ void backup(PyEngine& self, const std::string& path, const py::object& progress)
   self.core().backup(path, tell);
 }
 
+// (name, head, floor, log floor) of those that clients can name, in order of name.
+py::list scopes(PyEngine& self) {
+  std::vector<ScopeRow> rows;
+  {
+    const WithoutGil free;  // scans
+    self.core().begin_read()->scopes([&](const ScopeRow& row) {
+      if (!row.name.starts_with('_')) rows.push_back(row);
+      return true;
+    });
+  }
+  py::list made;
+  for (const ScopeRow& row : rows) made.append(py::make_tuple(to_str(row.name), row.head, row.floor, row.log_floor));
+  return made;
+}
+
 // What costs nothing to tell, however much the database holds.
 py::dict counters(PyEngine& self) {
   EngineStats stats;
@@ -410,6 +425,7 @@ void bind_engine(py::module_& module) {
       .def_property_readonly("epoch", [](PyEngine& self) { return to_str(self.core().epoch()); })
       .def_property_readonly("limits", [](PyEngine& self) { return std::make_unique<PyLimits>(self.limits()); })
       .def_property_readonly("read_only", [](PyEngine& self) { return self.core().read_only(); })
+      .def("scopes", &scopes)
       .def("stats", &stats)
       .def("counters", &counters)
       .def("mutator_times", [](PyEngine& self) { return self.watch().to_dict(); })

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import syncline
+from cli_support import command, serving
 
 MODULE = """
 import syncline
@@ -43,42 +40,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "notes.py").write_text(MODULE)
     (tmp_path / "tokens").write_text("# token user\n\nt0ken ada\nother bob\n")
     return tmp_path
-
-
-def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "syncline.cli", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-@contextlib.contextmanager
-def serving(folder: Path, *arguments: str, stop: signal.Signals = signal.SIGTERM) -> Iterator[str]:
-    """The served URL. Afterwards the server was told to stop, and must have ended with 0."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "syncline.cli", "serve", *arguments, "--port", "0"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        line = process.stdout.readline()
-        found = re.search(r"http://[^ ,]+", line)
-        assert found, (line, process.stderr.read())
-        yield found.group()
-    finally:
-        process.send_signal(stop)
-        _, said = process.communicate(timeout=30)
-    assert process.returncode == 0, said
-    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
@@ -134,6 +95,7 @@ def test_serve_an_application_as_it_is(folder: Path) -> None:
         (["notes:engine", "--token-file", "absent"], "absent"),
         (["notes:engine", "--open", "--cors", "app.example"], "origin"),
         (["notes:app", "--open"], "own hooks"),
+        (["notes:app", "--operator", "ada"], "own hooks"),
         (["notes:text", "--open"], "syncline.Engine"),
         (["notes:absent", "--open"], "absent"),
         (["absent:engine", "--open"], "absent"),

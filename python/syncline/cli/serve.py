@@ -1,7 +1,8 @@
-"""The commands of `syncline`: `serve module:engine` and `version`. Needs the extra "server"."""
+"""`syncline serve` and `syncline version`."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib
 import inspect
@@ -14,35 +15,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-import uvicorn
-from rich.console import Console
 
-from . import __version__, errors
-from .asgi import asgi
-from .engine import Engine
-from .http import Authenticate, Cors, Request, allow_all, anyone, quick
+from .. import __version__, errors
+from ..asgi import asgi
+from ..engine import Engine
+from ..http import Admin, Authenticate, Cors, Metrics, Request, allow_all, anyone, quick
+from .common import fail as _fail
+from .common import note, out
 
-__all__ = ["commands", "read_tokens"]
-
-commands = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Serves a Syncline engine over HTTP.",
-)
-_say = Console(highlight=False, soft_wrap=True)
-_complain = Console(stderr=True, highlight=False, soft_wrap=True)
+__all__ = ["add_to", "read_tokens"]
 
 _GRACE = 10  # seconds that running requests get when the server is told to stop
 _KEEP_ALIVE = 65  # seconds; longer than the pauses of a client that polls once a minute
-
-
-def _fail(message: str, status: int = 2) -> NoReturn:
-    _complain.print(message, style="red", markup=False)
-    raise typer.Exit(status)
 
 
 # ---------------------------------------------------------------------------------------------------- loading
@@ -145,6 +132,29 @@ def _hooks(
     return who, may
 
 
+def _operators(names: list[str] | None, who: Any) -> tuple[Metrics | None, Admin | None]:
+    """The hooks of --operator; there are none without it."""
+    if not names:
+        return None, None
+    operators = frozenset(names)
+
+    async def metrics(request: Request) -> bool:
+        user = who(request) if getattr(who, "_syncline_quick", False) else await _ask_beside(who, request)
+        return user in operators
+
+    @quick
+    def admin(user: str, command: str) -> bool:
+        return user in operators
+
+    return metrics, admin
+
+
+async def _ask_beside(who: Any, request: Request) -> object:
+    if inspect.iscoroutinefunction(who):
+        return await who(request)
+    return await asyncio.to_thread(who, request)
+
+
 def _is_asgi(value: object) -> bool:
     call = value if inspect.isfunction(value) else getattr(value, "__call__", None)  # noqa: B004
     return inspect.iscoroutinefunction(call) and not inspect.isclass(value)
@@ -158,6 +168,8 @@ def _exit_cleanly(number: int, frame: FrameType | None) -> None:
 
 
 def _run(app: Any, host: str, port: int, access_log: bool, announce: Callable[[str], None]) -> None:
+    import uvicorn  # here, since the other commands begin sooner without it
+
     # uvicorn, with httptools and uvloop, which it takes where they are installed: on two busy cores with 4 to
     # 8 clients it served 1.45 times the single pushes that granian did, 1.3 times the empty pulls, 1.1 times
     # the pulls of 1,000 documents and 0.9 times the pushes of 100 mutations (medians of 3 runs); with h11 and
@@ -190,7 +202,6 @@ def _run(app: Any, host: str, port: int, access_log: bool, announce: Callable[[s
         listener.close()
 
 
-@commands.command()
 def serve(
     target: Annotated[
         str, typer.Argument(metavar="MODULE:ENGINE", help="The engine, or an ASGI application.")
@@ -219,6 +230,13 @@ def serve(
             metavar="ORIGIN", help="Web pages of this origin may call it; may be repeated; * for all."
         ),
     ] = None,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="USER",
+            help="May read /_sync/metrics and run commands such as compact through --url; may be repeated.",
+        ),
+    ] = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log each request.")] = False,
 ) -> None:
     """Serves MODULE:ENGINE at http://HOST:PORT/_sync until it is interrupted, and closes it then.
@@ -235,20 +253,27 @@ def serve(
             allowed = None if not origins else Cors(origins=origins)
         except ValueError as error:
             _fail(f"--cors: {error}")
-        app: Any = asgi(engine, authenticate=who, authorize=may, cors=allowed, close_engine=True)
+        metrics, admin = _operators(operator, who)
+        app: Any = asgi(
+            engine,
+            authenticate=who,
+            authorize=may,
+            cors=allowed,
+            metrics=metrics,
+            admin=admin,
+            close_engine=True,
+        )
     elif _is_asgi(served):
-        if open_to_all or token_file or authenticate or authorize or cors:
+        if open_to_all or token_file or authenticate or authorize or cors or operator:
             _fail(f"{target} is an application, which has its own hooks; these options are for an engine.")
         app = served
     else:
         _fail(f"{target} is a {type(served).__name__}; it must be a syncline.Engine or an ASGI application")
 
     def announce(url: str) -> None:
-        _say.print(f"{target} is served at {url}/_sync, Ctrl+C stops it", markup=False)
+        out.print(f"{target} is served at {url}/_sync, Ctrl+C stops it", markup=False)
         if open_to_all and not _is_loopback(host):
-            _complain.print(
-                "Everybody who can reach this address may read and write everything.", style="yellow"
-            )
+            note("Everybody who can reach this address may read and write everything.")
         sys.stdout.flush()
 
     try:
@@ -267,7 +292,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-@commands.command()
 def version() -> None:
     """Tells the versions of Syncline and Python."""
-    _say.print(f"syncline {__version__}, Python {platform.python_version()}", markup=False)
+    out.print(f"syncline {__version__}, Python {platform.python_version()}", markup=False)
+
+
+def add_to(commands: typer.Typer) -> None:
+    """Adds these commands."""
+    commands.command()(serve)
+    commands.command()(version)
