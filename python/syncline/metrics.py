@@ -135,6 +135,18 @@ class Collector:
             if read:
                 gauge.add_metric([], counters[name])
             yield gauge
+        letters, dropped, _ = _core.dead_letter_counts(engine._native) if read else (0, 0, 0)
+        kept = self._core.GaugeMetricFamily(
+            "syncline_dead_letters", "Dead letters that wait to be looked at."
+        )
+        gone = self._core.CounterMetricFamily(
+            "syncline_dead_letters_dropped", "Those that went unread, in the database's life."
+        )
+        if read:
+            kept.add_metric([], letters)
+            gone.add_metric([], dropped)
+        yield kept
+        yield gone
         yield from self._mutators(engine._native.mutator_times() if read else {})
         requests = self._core.HistogramMetricFamily(
             "syncline_http_request_seconds",

@@ -103,6 +103,14 @@ def test_metrics_are_the_engines_own_counters(engine: syncline.Engine) -> None:
         assert value(text, "syncline_http_request_seconds_bucket", le="+Inf", **pushed) == 2
 
 
+def test_metrics_count_dead_letters(engine: syncline.Engine) -> None:
+    assert value(read_metrics(engine), "syncline_dead_letters") == 0
+    Client(by_handle(engine)).one("note/crash", {})
+    text = read_metrics(engine)
+    assert value(text, "syncline_dead_letters") == 1
+    assert value(text, "syncline_dead_letters_dropped_total") == 0
+
+
 def test_histograms_are_cumulative_and_agree_with_their_count(engine: syncline.Engine) -> None:
     Client(by_handle(engine)).goes_on()
     buckets: dict[frozenset[tuple[str, str]], list[float]] = {}
