@@ -4,10 +4,10 @@
 #pragma once
 
 #define PY_SSIZE_T_CLEAN
-#include <concepts>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <string>

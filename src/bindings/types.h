@@ -124,7 +124,7 @@ class PyEngine {
   // it holds and touching its pages anew each time.
   std::string borrow_buffer() {
     const std::scoped_lock lock(mutex_);
-    return std::move(buffer_);
+    return std::exchange(buffer_, {});
   }
   void give_back(std::string buffer) {
     const std::scoped_lock lock(mutex_);
