@@ -320,6 +320,7 @@ class _Entry:
     def hash(self) -> int:
         """64 bits of the document it left; 0 for a deletion."""
     def __hash__(self) -> int: ...
+    def _repr_html_(self) -> str: ...
 
 @final
 class LogLine(_Entry):
@@ -404,6 +405,7 @@ class Past:
         """(id, document) of those that matched; everything as in `View.find`."""
     @property
     def cursor(self) -> int: ...
+    def _repr_html_(self) -> str: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -596,15 +598,18 @@ class Table:
 def log_table(
     engine: Engine,
     *,
-    since: int,
-    through: int | None,
+    since: int | datetime,
+    through: int | datetime | None,
     scope: str | None,
     entity: str | None,
     id: str | None,
     client_id: str | None,
+    newest_first: bool,
+    limit: int | None,
     changed: bool,
     batch_rows: int,
 ) -> Table: ...
+def history_table(engine: Engine, scope: str, entity: str, id: str, *, batch_rows: int) -> Table: ...
 def document_table(
     engine: Engine,
     *,

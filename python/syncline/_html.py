@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from .history import ABSENT
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _SHOWN = 10  # rows of a table
+_LATEST = 5  # lines of the log that an engine shows
 _FIELDS = 12  # fields of a document
 _LONG = 80  # characters of a text
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -37,6 +39,10 @@ def _text(value: object, most: int = _LONG) -> str:
 def _value(value: object) -> str:
     """A value of a document, as the protocol's JSON."""
     return f"<code>{_text(_core.json_encode(value).decode())}</code>"
+
+
+def _side(value: object) -> str:
+    return "" if value is ABSENT else _value(value)
 
 
 def _frame(title: str, body: str = "") -> str:
@@ -94,7 +100,18 @@ def engine(self: Engine) -> str:
         ("epoch", _text(self.epoch)),
         ("mutators", shown),
     ]
-    return _frame(title, _facts(facts))
+    rows = [
+        [
+            f"{one.cursor:,}",
+            _text(one.scope),
+            _text(one.op),
+            _address(one.entity, one.id),
+            _text(one.user or ""),
+        ]
+        for one in self.log(newest_first=True, limit=_LATEST)
+    ]
+    latest = _table(("cursor", "scope", "op", "document", "user"), rows) if rows else ""
+    return _frame(title, _facts(facts) + latest)
 
 
 def view(self: _core.View) -> str:
@@ -102,6 +119,35 @@ def view(self: _core.View) -> str:
         return _frame(f"View of {_text(self.scope)}", f"at cursor {self.cursor:,}")
     except Exception as closed:
         return _frame("View", _text(closed))
+
+
+def line(self: _core.LogLine | _core.Version) -> str:
+    title = f"{_text(self.op)} {_address(self.entity, self.id)}"
+    whose = (
+        "backend code" if self.client_id is None else f"{_text(self.client_id)}, number {self.client_seq:,}"
+    )
+    facts = [
+        ("scope", _text(self.scope)),
+        ("cursor", f"{self.cursor:,}"),
+        ("version", f"{self.version:,}"),
+        ("time", _text(self.ts)),
+        ("user", "none" if self.user is None else _text(self.user)),
+        ("client", whose),
+        ("mutation", "a direct write" if self.mutation is None else _text(self.mutation)),
+    ]
+    if isinstance(self, _core.Version):
+        facts.append(("document", _document(self.data)))
+    changes = self.changes
+    if changes is not None:
+        rows = [
+            [_text(path, 40), _side(old), _side(new)] for path, (old, new) in list(changes.items())[:_FIELDS]
+        ]
+        facts.append(("changes", _table(("field", "before", "after"), rows, len(changes) - _FIELDS)))
+    return _frame(title, _facts(facts))
+
+
+def past(self: _core.Past) -> str:
+    return _frame("Past", f"every scope as it was at cursor {self.cursor:,}")
 
 
 def change(self: _core.Change) -> str:

@@ -1,20 +1,20 @@
-"""The log and the documents as tables for pandas and Arrow. Needs `pip install 'syncline[explore]'`.
+"""The log, a document's history and the documents as tables for pandas and Arrow.
 
     from syncline import explore
 
     explore.log(engine, scope="list:1").pandas()
+    explore.history(engine, "list:1", "todo", "1").pandas()
     explore.documents(engine, entity="todo", filter={"done": False}).arrow()
     polars.DataFrame(explore.log(engine))
 
-The columns are filled in C++, without the GIL and without a Python object per row. Measured on 1,000,000
-lines (benchmarks/tables.py).
+Needs `pip install 'syncline[explore]'`. The columns are filled in C++, without the GIL and without a Python
+object per row.
 
-How documents become columns: a map is flattened into columns named by their path, "address.city". Null,
-absent and the empty map are all null. A path that has values of one type only has that type (integers and
-floats together are floats, where that changes none of them); a list, a mixture, or a map with more than 256
-keys over all documents is text: the value in the protocol's JSON. A part of a path that is empty or has a
-".", a '"' or a leading "_" is written as a JSON string, so what begins with "_" is always a column of
-Syncline's own.
+How documents become columns: a map is flattened into columns named by their path, "address.city"; a dot or
+backslash of a key is written with a backslash before it, as in a line's `changes`, and so is a leading "_",
+with which Syncline's own columns begin. Null, absent and the empty map are all null. A path whose values are
+of one type has that type (integers and floats together are floats, where that changes none of them). A list,
+a mixture, or a map with more than 256 keys over all rows is text: the value in the protocol's JSON.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from . import _core
 from .errors import UsageError
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from types import ModuleType
 
     import pyarrow
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from .engine import Engine
 
-__all__ = ["Table", "documents", "log"]
+__all__ = ["Table", "documents", "history", "log"]
 
 
 def _needed(module: str) -> ModuleType:
@@ -52,7 +53,7 @@ class Table:
     """Rows that are read when they are asked for, anew each time.
 
     Whatever speaks the Arrow PyCapsule protocol takes it as it is: `pyarrow.table(t)`, `polars.DataFrame(t)`,
-    `duckdb.from_arrow(t)`. Any thread may use it. An open stream keeps its engine from nothing: when the
+    `duckdb.from_arrow(t)`. Any thread may use it. An open stream does not hold its engine up: when the
     engine is closed the stream ends with `Closed`.
     """
 
@@ -113,30 +114,33 @@ class Table:
 def log(
     engine: Engine,
     *,
-    since: int = 0,
-    through: int | None = None,
+    since: int | datetime = 0,
+    through: int | datetime | None = None,
     scope: str | None = None,
     entity: str | None = None,
     id: str | None = None,
     client_id: str | None = None,
+    newest_first: bool = False,
+    limit: int | None = None,
     changed: bool = False,
     batch_rows: int = 65_536,
 ) -> Table:
-    """The lines of the changelog, in cursor order, up to the head as it is when the reading begins.
+    """The lines of the changelog that `engine.log` gives for the same arguments.
 
     Columns: cursor, scope, entity, id, op, version, previous (cursor of that document's line before; 0:
     none), ts, user, client_id, client_seq (0: backend code), mutation, mutation_ts (by the client's clock),
     hash (of the body; 0: deleted).
 
     Args:
-        since, through: lines with since < cursor <= through.
-        scope, entity, id, client_id: only theirs.
         changed: one more column, with the names of the top-level fields that an update changed: "done,
             title".
         batch_rows: rows a batch, 1 to 1,048,576; a batch ends earlier when it holds 64 MiB.
 
     Raises:
-        InvalidRequest, InvalidScope, UsageError.
+        InvalidRequest: an argument is not what it must be.
+
+    When it is read:
+        HistoryGone, InvalidRequest, InvalidScope as `engine.log`; UsageError: batch_rows.
     """
     native = _core.log_table(
         engine._native,
@@ -146,10 +150,26 @@ def log(
         entity=entity,
         id=id,
         client_id=client_id,
+        newest_first=newest_first,
+        limit=limit,
         changed=changed,
         batch_rows=batch_rows,
     )
     return Table(native, "of the log")
+
+
+def history(engine: Engine, scope: str, entity: str, id: str, *, batch_rows: int = 65_536) -> Table:
+    """The versions of one document, newest first, with its fields as they were: as `engine.history`.
+
+    Columns: _cursor, _version, _op, _ts, _user, _client_id, _client_seq (0: backend code), _mutation,
+    _mutation_ts, then the fields of all versions as the module says; null in a deletion.
+
+    When it is read:
+        NotFound, HistoryGone, Corrupt, InvalidRequest, InvalidScope as `engine.history`.
+        TooLarge: more than 256 different fields, or 2,000 columns.
+    """
+    native = _core.history_table(engine._native, scope, entity, id, batch_rows=batch_rows)
+    return Table(native, f"of the versions of {entity}/{id}")
 
 
 def documents(
@@ -174,8 +194,11 @@ def documents(
         batch_rows: rows a batch, 1 to 1,048,576; a batch ends earlier when it holds 64 MiB.
 
     Raises:
-        InvalidRequest, InvalidScope, UsageError.
-        TooLarge, when it is read: more than 256 different fields, or 2,000 columns; say which `fields`.
+        InvalidRequest, InvalidScope: an argument is not what it must be.
+
+    When it is read:
+        TooLarge: more than 256 different fields, or 2,000 columns; say which `fields`. UsageError:
+        batch_rows.
     """
     if isinstance(fields, str):
         raise UsageError(f"fields must be a list of names: fields=[{fields!r}]")

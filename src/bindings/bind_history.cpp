@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "base/delta.h"
+#include "bindings/html.h"
 #include "bindings/py_codec.h"
 #include "bindings/types.h"
 #include "engine/history.h"
@@ -225,15 +226,7 @@ std::string name_or_any(py::handle value, const char* what) {
 
 std::shared_ptr<PyLog> open_log(const PyEngine& engine, py::handle since, py::handle through, py::handle scope, py::handle entity,
                                 py::handle id, py::handle client_id, bool newest_first, py::handle limit) {
-  LogRequest request;
-  request.since = moment_of(since, "since");
-  if (!through.is_none()) request.through = moment_of(through, "through");
-  request.scope = name_or_any(scope, "scope");
-  request.entity = name_or_any(entity, "entity");
-  request.id = name_or_any(id, "id");
-  request.client_id = name_or_any(client_id, "client_id");
-  request.newest_first = newest_first;
-  request.limit = row_limit(limit);
+  LogRequest request = log_request(since, through, scope, entity, id, client_id, newest_first, limit);
   const WithoutGil free;  // reads
   return std::make_shared<PyLog>(engine.shared(), std::move(request));
 }
@@ -351,6 +344,7 @@ py::classh<Item> bind_entry(py::module_& module, const char* name, const char* d
              return py::bool_(same(self, other.cast<const Item&>()));
            })
       .def("__hash__", [](const Item& self) { return self.line().cursor; })
+      .def("_repr_html_", html("line"))
       .def("__repr__", [name](const Item& self) { return describe(self, name); });
   return bound;
 }
@@ -420,6 +414,7 @@ void bind_past(py::module_& module) {
       .def("close", [](PyPast& self) { self.closed = true; })
       .def("__enter__", [](py::object self) { return self; })
       .def("__exit__", [](PyPast& self, const py::args&) { self.closed = true; })
+      .def("_repr_html_", html("past"))
       .def("__repr__", [](const PyPast& self) {
         return "<Past cursor=" + std::to_string(self.past.cursor()) + (self.closed ? " finished>" : ">");
       });
@@ -471,6 +466,20 @@ py::dict find_out(const PyEngine& engine, py::handle scope, py::handle entity, p
 }
 
 }  // namespace
+
+LogRequest log_request(py::handle since, py::handle through, py::handle scope, py::handle entity, py::handle id, py::handle client_id,
+                       bool newest_first, py::handle limit) {
+  LogRequest request;
+  request.since = moment_of(since, "since");
+  if (!through.is_none()) request.through = moment_of(through, "through");
+  request.scope = name_or_any(scope, "scope");
+  request.entity = name_or_any(entity, "entity");
+  request.id = name_or_any(id, "id");
+  request.client_id = name_or_any(client_id, "client_id");
+  request.newest_first = newest_first;
+  request.limit = row_limit(limit);
+  return request;
+}
 
 void bind_history(py::module_& module) {
   bind_entry<PyLogLine>(module, "LogLine", "What one mutation did to one document.").attr("__match_args__") =

@@ -363,13 +363,6 @@ class PyTable {
   std::shared_ptr<Fault> fault_ = std::make_shared<Fault>();
 };
 
-std::string name_or_any(py::handle value, const char* what, Code code) {
-  if (value.is_none()) return {};
-  std::string name(text(value, what, code));
-  check_name(name, what, code, true);
-  return name;
-}
-
 std::vector<std::string> names_of(py::handle values, const char* what, Code code) {
   std::vector<std::string> names;
   for (const py::handle value : values) names.emplace_back(text(value, what, code));
@@ -377,18 +370,23 @@ std::vector<std::string> names_of(py::handle values, const char* what, Code code
 }
 
 std::unique_ptr<PyTable> make_log_table(py::object engine, py::handle since, py::handle through, py::handle scope, py::handle entity,
-                                        py::handle id, py::handle client_id, bool changed, std::int64_t batch_rows) {
-  LogTableRequest request;
-  request.since = integer(since, "since", Code::invalid_request);
-  if (!through.is_none()) request.through = integer(through, "through", Code::invalid_request);
-  if (request.since < 0 || request.through < 0) throw Error(Code::invalid_request, "a cursor is negative; 0 is before everything");
-  request.scope = name_or_any(scope, "scope", Code::invalid_scope);
-  request.entity = name_or_any(entity, "entity", Code::invalid_request);
-  request.id = name_or_any(id, "id", Code::invalid_request);
-  request.client_id = name_or_any(client_id, "client_id", Code::invalid_request);
-  request.changed = changed;
-  request.batch_rows = batch_rows;
-  return std::make_unique<PyTable>(std::move(engine), [request](Engine& core) { return log_table(core, request); });
+                                        py::handle id, py::handle client_id, bool newest_first, py::handle limit, bool changed,
+                                        std::int64_t batch_rows) {
+  LogRequest request = log_request(since, through, scope, entity, id, client_id, newest_first, limit);
+  return std::make_unique<PyTable>(std::move(engine), [request = std::move(request), changed, batch_rows](Engine& core) {
+    return log_table(core, request, changed, batch_rows);
+  });
+}
+
+std::unique_ptr<PyTable> make_history_table(py::object engine, py::handle scope, py::handle entity, py::handle id,
+                                            std::int64_t batch_rows) {
+  std::string in(text(scope, "scope", Code::invalid_scope));
+  std::string of(text(entity, "entity", Code::invalid_request));
+  std::string key(text(id, "id", Code::invalid_request));
+  return std::make_unique<PyTable>(
+      std::move(engine), [in = std::move(in), of = std::move(of), key = std::move(key), batch_rows](Engine& core) {
+        return history_table(core, in, of, key, batch_rows);
+      });
 }
 
 std::unique_ptr<PyTable> make_document_table(py::object engine, py::handle scopes, py::handle entity, py::handle fields, py::handle filter,
@@ -399,7 +397,10 @@ std::unique_ptr<PyTable> make_document_table(py::object engine, py::handle scope
     for (const std::string& scope : request.scopes) check_name(scope, "scope", Code::invalid_scope, true);
     if (request.scopes.empty()) throw Error(Code::invalid_scope, "scope is an empty list; None takes all scopes");
   }
-  if (!entity.is_none()) request.entity = name_or_any(entity, "entity", Code::invalid_request);
+  if (!entity.is_none()) {
+    request.entity = text(entity, "entity", Code::invalid_request);
+    check_name(*request.entity, "entity", Code::invalid_request, true);
+  }
   if (!fields.is_none()) request.only = names_of(fields, "a field", Code::invalid_request);
   request.filter = find_options(filter, py::none(), py::none()).filter;
   request.batch_rows = batch_rows;
@@ -414,7 +415,10 @@ void bind_tables(py::module_& module) {
       .def("__arrow_c_schema__", &PyTable::schema)
       .def("raise_fault", &PyTable::raise_fault);
   module.def("log_table", &make_log_table, py::arg("engine"), py::kw_only(), py::arg("since"), py::arg("through"), py::arg("scope"),
-             py::arg("entity"), py::arg("id"), py::arg("client_id"), py::arg("changed"), py::arg("batch_rows"));
+             py::arg("entity"), py::arg("id"), py::arg("client_id"), py::arg("newest_first"), py::arg("limit"), py::arg("changed"),
+             py::arg("batch_rows"));
+  module.def("history_table", &make_history_table, py::arg("engine"), py::arg("scope"), py::arg("entity"), py::arg("id"), py::kw_only(),
+             py::arg("batch_rows"));
   module.def("document_table", &make_document_table, py::arg("engine"), py::kw_only(), py::arg("scopes"), py::arg("entity"),
              py::arg("fields"), py::arg("filter"), py::arg("batch_rows"));
 }

@@ -13,6 +13,7 @@
 #include "base/msgpack.h"
 #include "bindings/mutator_watch.h"
 #include "bindings/python.h"
+#include "engine/history.h"
 
 namespace syncline::python {
 
@@ -144,6 +145,10 @@ class PyEngine {
 
 // While a call waits its turn: the main thread still sees signals, and a deadline or `cancelled()` withdraws it.
 WaitHook wait_hook(std::optional<double> timeout, const std::shared_ptr<py::object>& cancelled = nullptr);
+
+// The arguments of `engine.log`.
+LogRequest log_request(py::handle since, py::handle through, py::handle scope, py::handle entity, py::handle id, py::handle client_id,
+                       bool newest_first, py::handle limit);
 
 // The arguments of `find`.
 FindOptions find_options(py::handle filter, py::handle sort, py::handle limit);

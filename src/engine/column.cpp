@@ -1,5 +1,7 @@
 #include "engine/column.h"
 
+#include <utility>
+
 #include "base/msgpack.h"
 
 namespace syncline {
@@ -36,21 +38,6 @@ void NameTable::grow() {
 
 Column::Column(ColumnType type) : type_(type) {
   if (type == ColumnType::text || type == ColumnType::json || type == ColumnType::bytes) offsets.push_back(0);
-}
-
-void Column::reserve(std::size_t rows) {
-  switch (type_) {
-    case ColumnType::integer:
-    case ColumnType::natural:
-    case ColumnType::real:
-    case ColumnType::instant: words.reserve(rows); break;
-    case ColumnType::text:
-    case ColumnType::json:
-    case ColumnType::bytes: offsets.reserve(rows + 1); break;
-    case ColumnType::name: codes.reserve(rows); break;
-    case ColumnType::none:
-    case ColumnType::boolean: break;
-  }
 }
 
 void Column::null() {

@@ -60,7 +60,6 @@ class NameTable {
 class Column {
  public:
   explicit Column(ColumnType type);
-  void reserve(std::size_t rows);
 
   // Each adds a row; which one may be called follows from the type.
   void null();

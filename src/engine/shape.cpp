@@ -17,10 +17,10 @@ constexpr std::int64_t kExact = std::int64_t{1} << 53;
 
 // A part of a path, such that no two paths are written alike and none is written like a column of ours.
 void append_part(std::string_view key, std::string& path) {
-  if (key.empty() || key.front() == '_' || key.find_first_of(".\"") != std::string_view::npos) {
-    json::append_string(key, path);
-  } else {
-    path += key;
+  if (path.empty() && key.starts_with('_')) path += '\\';
+  for (const char c : key) {
+    if (c == '.' || c == '\\') path += '\\';
+    path += c;
   }
 }
 

@@ -1,9 +1,8 @@
 #include "engine/table.h"
 
-#include <algorithm>
+#include <iterator>
 #include <utility>
 
-#include "base/ids.h"
 #include "base/msgpack.h"
 #include "engine/shape.h"
 
@@ -17,11 +16,16 @@ void check_batch_rows(std::int64_t rows) {
   }
 }
 
-std::vector<Column> columns_of(const std::vector<ColumnField>& fields, std::size_t rows) {
+std::vector<Column> columns_of(const std::vector<ColumnField>& fields) {
   std::vector<Column> columns;
   columns.reserve(fields.size());
-  for (const ColumnField& field : fields) columns.emplace_back(field.type).reserve(rows);
+  for (const ColumnField& field : fields) columns.emplace_back(field.type);
   return columns;
+}
+
+void append_fields(Shape& shape, std::vector<ColumnField>& fields) {
+  std::vector<ColumnField> found = shape.fields();
+  fields.insert(fields.end(), std::make_move_iterator(found.begin()), std::make_move_iterator(found.end()));
 }
 
 // ----------------------------------------------------------------------------------------------------------------- log
@@ -39,35 +43,28 @@ void changed_fields(std::string_view delta, std::string& into) {
 
 class LogTable final : public TableSource {
  public:
-  LogTable(Engine& engine, LogTableRequest request) : engine_(engine), request_(std::move(request)), at_(request_.since) {
-    check_batch_rows(request_.batch_rows);
-    request_.through = std::min(request_.through, engine_.head());
-    fields_ = {{"cursor", ColumnType::integer, false}, {"scope", ColumnType::name, false},   {"entity", ColumnType::name, false},
-               {"id", ColumnType::text, false},        {"op", ColumnType::name, false},      {"version", ColumnType::integer, false},
-               {"previous", ColumnType::integer, false},   {"ts", ColumnType::instant, false},   {"user", ColumnType::name},
-               {"client_id", ColumnType::name},            {"client_seq", ColumnType::integer, false}, {"mutation", ColumnType::name},
-               {"mutation_ts", ColumnType::instant},       {"hash", ColumnType::natural, false}};
-    if (request_.changed) fields_.push_back({"changed", ColumnType::name});
+  LogTable(Engine& engine, LogRequest request, bool changed, std::int64_t batch_rows)
+      : reader_(engine, std::move(request)), changed_(changed), batch_rows_(batch_rows) {
+    check_batch_rows(batch_rows);
+    fields_ = {{"cursor", ColumnType::integer, false},     {"scope", ColumnType::name, false},
+               {"entity", ColumnType::name, false},        {"id", ColumnType::text, false},
+               {"op", ColumnType::name, false},            {"version", ColumnType::integer, false},
+               {"previous", ColumnType::integer, false},   {"ts", ColumnType::instant, false},
+               {"user", ColumnType::name},                 {"client_id", ColumnType::name},
+               {"client_seq", ColumnType::integer, false}, {"mutation", ColumnType::name},
+               {"mutation_ts", ColumnType::instant, false}, {"hash", ColumnType::natural, false}};
+    if (changed) fields_.push_back({"changed", ColumnType::name});
   }
 
   [[nodiscard]] const std::vector<ColumnField>& fields() const override { return fields_; }
 
   Batch next() override {
-    if (at_ >= request_.through) return {};
-    const auto most = static_cast<std::size_t>(request_.batch_rows);
-    Batch batch{0, columns_of(fields_, static_cast<std::size_t>(std::min<std::int64_t>(request_.batch_rows, request_.through - at_)))};
+    const auto most = static_cast<std::size_t>(batch_rows_);
+    Batch batch{0, columns_of(fields_)};
     std::string changed;
     std::size_t bytes = 0;
-    const std::unique_ptr<ReadTx> tx = engine_.begin_read();
-    const LogRange range{.after = at_,
-                         .through = request_.through,
-                         .scope = request_.scope,
-                         .entity = request_.entity,
-                         .id = request_.id,
-                         .client_id = request_.client_id,
-                         .newest_first = false};
-    at_ = request_.through;  // unless the batch is full before
-    tx->log(range, [&](const LogLineView& line) {
+    bool full = false;
+    const auto add = [&](const LogLineView& line) {
       Column* column = batch.columns.data();
       column++->integer(line.cursor);
       column++->name(line.scope);
@@ -81,9 +78,9 @@ class LogTable final : public TableSource {
       column++->name_or_null(line.client_id);
       column++->integer(line.client_seq);
       column++->name_or_null(line.mutation);
-      line.mutation.empty() ? column++->null() : column++->integer(line.mutation_ts);
+      column++->integer(line.mutation_ts);
       column++->natural(line.hash);
-      if (request_.changed) {
+      if (changed_) {
         if (line.op == Op::update) {
           changed_fields(line.delta, changed);
           column->name(changed);
@@ -93,18 +90,82 @@ class LogTable final : public TableSource {
         }
       }
       bytes += line.id.size() + line.user.size() + line.client_id.size();
-      if (++batch.rows < most && bytes < kBatchBytes) return true;
-      at_ = line.cursor;
-      return false;
-    });
+      full = ++batch.rows >= most || bytes >= kBatchBytes;
+      return !full;
+    };
+    while (!full && more_) more_ = reader_.next(add);
     return batch;
   }
 
  private:
-  Engine& engine_;
-  LogTableRequest request_;
+  LogReader reader_;
+  bool changed_;
+  std::int64_t batch_rows_;
   std::vector<ColumnField> fields_;
-  Cursor at_;
+  bool more_ = true;
+};
+
+// ------------------------------------------------------------------------------------------------------------- history
+
+class HistoryTable final : public TableSource {
+ public:
+  HistoryTable(Engine& engine, std::string scope, std::string entity, std::string id, std::int64_t batch_rows)
+      : reader_(engine, std::move(scope), std::move(entity), std::move(id)), batch_rows_(batch_rows) {
+    check_batch_rows(batch_rows);
+    // The second reading begins where the first one did, or it would meet fields that nobody knows.
+    VersionReader first(reader_);
+    while (first.next(kVersions, [&](const VersionView& version) {
+      if (!version.body.empty()) shape_.learn(version.body);
+      return true;
+    })) {
+    }
+    fields_ = {{"_cursor", ColumnType::integer, false},     {"_version", ColumnType::integer, false},
+               {"_op", ColumnType::name, false},            {"_ts", ColumnType::instant, false},
+               {"_user", ColumnType::name},                 {"_client_id", ColumnType::name},
+               {"_client_seq", ColumnType::integer, false}, {"_mutation", ColumnType::name},
+               {"_mutation_ts", ColumnType::instant, false}};
+    own_ = fields_.size();
+    append_fields(shape_, fields_);
+  }
+
+  [[nodiscard]] const std::vector<ColumnField>& fields() const override { return fields_; }
+
+  Batch next() override {
+    const auto most = static_cast<std::size_t>(batch_rows_);
+    Batch batch{0, columns_of(fields_)};
+    std::size_t bytes = 0;
+    bool full = false;
+    const auto add = [&](const VersionView& version) {
+      const LogLineView& line = version.line;
+      Column* column = batch.columns.data();
+      column++->integer(line.cursor);
+      column++->integer(line.version);
+      column++->name(op_name(line.op));
+      column++->integer(line.ts);
+      column++->name_or_null(line.user);
+      column++->name_or_null(line.client_id);
+      column++->integer(line.client_seq);
+      column++->name_or_null(line.mutation);
+      column++->integer(line.mutation_ts);
+      if (!version.body.empty()) shape_.add(version.body, batch.rows, batch.columns, own_);
+      bytes += version.body.size();
+      full = ++batch.rows >= most || bytes >= kBatchBytes;
+      return !full;
+    };
+    while (!full && more_) more_ = reader_.next(kVersions, add);
+    for (Column& column : batch.columns) column.pad(batch.rows);
+    return batch;
+  }
+
+ private:
+  static constexpr std::size_t kVersions = 1024;  // a read transaction
+
+  VersionReader reader_;
+  std::int64_t batch_rows_;
+  Shape shape_;
+  std::vector<ColumnField> fields_;
+  std::size_t own_ = 0;  // columns before those of the document's fields
+  bool more_ = true;
 };
 
 // ----------------------------------------------------------------------------------------------------------- documents
@@ -131,15 +192,14 @@ class DocumentTable final : public TableSource {
                {"_cursor", ColumnType::integer, false},      {"_created_at", ColumnType::instant, false},
                {"_updated_at", ColumnType::instant, false}};
     own_ = fields_.size();
-    std::vector<ColumnField> found = shape_.fields();
-    fields_.insert(fields_.end(), std::make_move_iterator(found.begin()), std::make_move_iterator(found.end()));
+    append_fields(shape_, fields_);
   }
 
   [[nodiscard]] const std::vector<ColumnField>& fields() const override { return fields_; }
 
   Batch next() override {
     const auto most = static_cast<std::size_t>(request_.batch_rows);
-    Batch batch{0, columns_of(fields_, 0)};
+    Batch batch{0, columns_of(fields_)};
     std::size_t bytes = 0;
     bool full = false;
     while (!full && scope_ < scopes_.size()) {
@@ -190,8 +250,12 @@ class DocumentTable final : public TableSource {
 
 }  // namespace
 
-std::unique_ptr<TableSource> log_table(Engine& engine, LogTableRequest request) {
-  return std::make_unique<LogTable>(engine, std::move(request));
+std::unique_ptr<TableSource> log_table(Engine& engine, LogRequest request, bool changed, std::int64_t batch_rows) {
+  return std::make_unique<LogTable>(engine, std::move(request), changed, batch_rows);
+}
+
+std::unique_ptr<TableSource> history_table(Engine& engine, std::string scope, std::string entity, std::string id, std::int64_t batch_rows) {
+  return std::make_unique<HistoryTable>(engine, std::move(scope), std::move(entity), std::move(id), batch_rows);
 }
 
 std::unique_ptr<TableSource> document_table(Engine& engine, DocumentTableRequest request) {

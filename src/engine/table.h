@@ -1,8 +1,8 @@
 // The log and the documents as tables: typed columns, a batch of rows at a time.
 //
-// Rule     A document is a row. A map is flattened into columns named by their path, "address.city"; a part of a path that is empty or
-//          has a '.', a '"' or a leading '_' is written as a JSON string: "_id" is quoted, so it never meets the columns that are ours. Null,
-//          absent and the empty map are all null. Over all rows of the table, a path where there are
+// Rule     A document is a row. A map is flattened into columns named by their path, "address.city"; a dot or backslash that belongs to a
+//          key is written with a backslash before it, as in a line's `changes`, and so is a leading '_', with which the columns of our own
+//          begin. Null, absent and the empty map are all null. Over all rows of the table, a path where there are
 //            bools, strings, bytes or instants only      has that type;
 //            integers only                               is int64, uint64 where one is above 2^63-1 and none is negative;
 //            integers and floats                         is float64 where every integer is exactly a float64;
@@ -23,6 +23,7 @@
 #include "base/query.h"
 #include "engine/column.h"
 #include "engine/engine.h"
+#include "engine/history.h"
 
 namespace syncline {
 
@@ -47,16 +48,12 @@ class TableSource {
   virtual Batch next() = 0;  // no rows: that was all
 };
 
-struct LogTableRequest {
-  Cursor since = 0, through = kMaxCursor;        // since < cursor <= through
-  std::string scope, entity, id, client_id;      // empty: any
-  bool changed = false;                          // a column with the names of the fields that an update changed
-  std::int64_t batch_rows = 1 << 16;
-};
+// One row per line that was asked for. Each chunk is a short read transaction of its own: lines do not change, and one that is purged
+// meanwhile is left out. `changed`: a column with the names of the fields that an update changed.
+std::unique_ptr<TableSource> log_table(Engine& engine, LogRequest request, bool changed, std::int64_t batch_rows);
 
-// One row per line, in cursor order, up to the head at the time of the call. Each batch is a short read transaction of its own: lines do
-// not change, and one that is purged meanwhile is left out. The engine must outlive it.
-std::unique_ptr<TableSource> log_table(Engine& engine, LogTableRequest request);
+// One row per version of a document, newest first, with the fields that it had: read twice, in short transactions of their own.
+std::unique_ptr<TableSource> history_table(Engine& engine, std::string scope, std::string entity, std::string id, std::int64_t batch_rows);
 
 struct DocumentTableRequest {
   std::vector<std::string> scopes;               // empty: all that are not reserved

@@ -11,6 +11,8 @@
 namespace syncline::testing {
 namespace {
 
+constexpr std::int64_t kRows = 1 << 16;
+
 // A row of a column as text: "null", or the value.
 std::string shown(const Column& column, std::size_t row) {
   if (column.type() == ColumnType::none) return "null";
@@ -127,7 +129,7 @@ TEST(Shape, MapsAreFlattenedAndNoTwoPathsAreWrittenAlike) {
   const Taken taken = take_apart({R"({"a":{"b":{"c":1},"d":2},"a.d":3,"_id":4,"":5,"e":{}})", R"({"a":{"b":null},"f":{"_g":6}})"});
   Strings names;
   for (const ColumnField& field : taken.fields) names.push_back(field.name);
-  EXPECT_EQ(names, (Strings{R"("")", R"("_id")", "a.b.c", "a.d", R"("a.d")", R"(f."_g")"}));
+  EXPECT_EQ(names, (Strings{"", R"(\_id)", "a.b.c", "a.d", R"(a\.d)", "f._g"}));
   EXPECT_EQ(shown(taken.columns[2], 0), "1");
   EXPECT_EQ(shown(taken.columns[2], 1), "null");
   EXPECT_EQ(shown(taken.columns[3], 0), "2");
@@ -175,9 +177,7 @@ TEST(LogTable, HasARowPerLineInCursorOrder) {
     write->txs()[0]->set("k", "y", pack(R"({"n":1})"));
     write->commit();
   }
-  LogTableRequest request;
-  request.changed = true;
-  const Read log = read_all(*log_table(*bench.engine, request));
+  const Read log = read_all(*log_table(*bench.engine, {}, true, kRows));
   EXPECT_EQ(log.column("cursor"), (Strings{"1", "2", "3", "4"}));
   EXPECT_EQ(log.column("scope"), (Strings{"s", "s", "s", "t"}));
   EXPECT_EQ(log.column("op"), (Strings{"create", "update", "delete", "create"}));
@@ -194,20 +194,13 @@ TEST(LogTable, HasARowPerLineInCursorOrder) {
 TEST(LogTable, IsTheSameInBatchesOfAnySizeAndEndsAtTheHeadOfItsBeginning) {
   Bench bench;
   for (int n = 1; n <= 20; ++n) bench.one(mutation("c", n, "add", "{\"id\":\"d" + std::to_string(n % 7) + "\"}"));
-  const auto rows = [&](std::int64_t batch_rows) {
-    LogTableRequest request;
-    request.batch_rows = batch_rows;
-    const auto source = log_table(*bench.engine, request);
-    return read_all(*source);
-  };
-  const Read whole = rows(1 << 16);
+  const auto rows = [&](std::int64_t batch_rows) { return read_all(*log_table(*bench.engine, {}, false, batch_rows)); };
+  const Read whole = rows(kRows);
   ASSERT_EQ(whole.rows.size(), 20u);
   for (const std::int64_t size : {1, 3, 7, 8, 20}) EXPECT_EQ(rows(size).rows, whole.rows);
   EXPECT_EQ(rows(7).batches, (std::vector<std::size_t>{7, 7, 6}));
 
-  LogTableRequest request;
-  request.batch_rows = 5;
-  const auto source = log_table(*bench.engine, request);
+  const auto source = log_table(*bench.engine, {}, false, 5);
   EXPECT_EQ(source->next().rows, 5u);
   bench.one(mutation("c", 21, "add", R"({"id":"later"})"));
   EXPECT_EQ(read_all(*source).rows.size(), 15u);
@@ -217,16 +210,33 @@ TEST(LogTable, TakesOnlyWhatWasAskedFor) {
   Bench bench;
   bench.push({mutation("c", 1, "add", R"({"id":"x"})"), mutation("c", 2, "add", R"({"id":"y"})"), mutation("c", 3, "add", R"({"id":"x"})")});
   bench.one(mutation("o", 1, "add", R"({"id":"x"})", "other"));
-  const auto cursors = [&](const std::function<void(LogTableRequest&)>& ask) {
-    LogTableRequest request;
+  const auto cursors = [&](const std::function<void(LogRequest&)>& ask) {
+    LogRequest request;
     ask(request);
-    return read_all(*log_table(*bench.engine, request)).column("cursor");
+    return read_all(*log_table(*bench.engine, request, false, 1)).column("cursor");
   };
-  EXPECT_EQ(cursors([](auto& r) { r.since = 1, r.through = 3; }), (Strings{"2", "3"}));
+  EXPECT_EQ(cursors([](auto& r) { r.since = Cursor{1}, r.through = Cursor{3}; }), (Strings{"2", "3"}));
   EXPECT_EQ(cursors([](auto& r) { r.scope = "s"; }), (Strings{"1", "2", "3"}));
-  EXPECT_EQ(cursors([](auto& r) { r.scope = "s", r.entity = "k", r.id = "x", r.batch_rows = 1; }), (Strings{"1", "3"}));
+  EXPECT_EQ(cursors([](auto& r) { r.scope = "s", r.entity = "k", r.id = "x"; }), (Strings{"1", "3"}));
   EXPECT_EQ(cursors([](auto& r) { r.client_id = "o"; }), (Strings{"4"}));
   EXPECT_EQ(cursors([](auto& r) { r.scope = "nowhere"; }), Strings{});
+  EXPECT_EQ(cursors([](auto& r) { r.newest_first = true, r.limit = 2; }), (Strings{"4", "3"}));
+}
+
+TEST(HistoryTable, HasARowPerVersionNewestFirst) {
+  Bench bench;
+  bench.push({mutation("c", 1, "set", R"({"id":"x","v":1})"), mutation("c", 2, "set", R"({"id":"x","v":0.5})"),
+              mutation("c", 3, "del", R"({"id":"x"})"), mutation("c", 4, "set", R"({"id":"x","w":"a"})")});
+  for (const std::int64_t size : {1, 2, 100}) {
+    const auto source = history_table(*bench.engine, "s", "k", "x", size);
+    bench.one(mutation("d" + std::to_string(size), 1, "add", R"({"id":"y"})"));
+    const Read read = read_all(*source);
+    EXPECT_EQ(read.column("_version"), (Strings{"4", "3", "2", "1"}));
+    EXPECT_EQ(read.column("_op"), (Strings{"create", "delete", "update", "create"}));
+    EXPECT_EQ(read.column("v"), (Strings{"null", "null", "0.500000", "1.000000"}));
+    EXPECT_EQ(read.column("w"), (Strings{"a", "null", "null", "null"}));
+  }
+  EXPECT_EQ(error_code([&] { history_table(*bench.engine, "s", "k", "none", 1); }), "not_found");
 }
 
 TEST(DocumentTable, HasARowPerLiveDocumentOfOneSnapshot) {
@@ -300,13 +310,11 @@ TEST(DocumentTable, TakesOnlyWhatTheFilterAndTheEntitySay) {
 
 TEST(Table, BadBatchesAreRefusedAndAClosedEngineSaysSo) {
   Bench bench;
-  LogTableRequest request;
-  request.batch_rows = 0;
-  EXPECT_EQ(error_code([&] { log_table(*bench.engine, request); }), "usage");
-  request.batch_rows = kMaxBatchRows + 1;
-  EXPECT_EQ(error_code([&] { log_table(*bench.engine, request); }), "usage");
+  EXPECT_EQ(error_code([&] { log_table(*bench.engine, {}, false, 0); }), "usage");
+  EXPECT_EQ(error_code([&] { log_table(*bench.engine, {}, false, kMaxBatchRows + 1); }), "usage");
   bench.one(mutation("c", 1, "add", R"({"id":"x"})"));
-  const auto source = log_table(*bench.engine, {});
+  EXPECT_EQ(error_code([&] { history_table(*bench.engine, "s", "k", "x", 0); }), "usage");
+  const auto source = log_table(*bench.engine, {}, false, kRows);
   bench.engine->close();
   EXPECT_EQ(error_code([&] { source->next(); }), "closed");
 }

@@ -112,12 +112,9 @@ def test_the_log_is_a_typed_table_with_dictionaries_for_what_repeats(engine: syn
         "hash": None,
     }
     assert (rows[12]["hash"], rows[12]["version"]) == (0, 3 - 1)
-    assert (rows[13]["user"], rows[13]["client_id"], rows[13]["mutation"], rows[13]["mutation_ts"]) == (
-        "grace",
-        None,
-        None,
-        None,
-    )
+    by_hand = rows[13]
+    assert (by_hand["user"], by_hand["client_id"], by_hand["mutation"]) == ("grace", None, None)
+    assert by_hand["client_seq"] == 0
 
 
 def test_the_log_in_pandas_has_categories_and_times_in_utc(engine: syncline.Engine) -> None:
@@ -161,7 +158,25 @@ def test_the_log_takes_only_what_was_asked_for(engine: syncline.Engine) -> None:
     assert cursors(scope="other") == [14]
     assert cursors(scope="s", entity="task", id="d0") == [1, 11]
     assert cursors(client_id="c", since=12) == [13]
-    assert cursors(since=10**9) == []
+    assert cursors(since=datetime.now(timezone.utc)) == []
+    assert cursors(through=datetime.now(timezone.utc), newest_first=True, limit=2) == [14, 13]
+    assert cursors(scope="nowhere") == []
+
+
+def test_the_table_of_the_log_has_the_lines_of_the_log(engine: syncline.Engine) -> None:
+    filled(engine)
+    for asked in (
+        {},
+        {"scope": "s"},
+        {"newest_first": True, "limit": 5},
+        {"scope": "s", "entity": "task", "id": "d0"},
+    ):
+        rows = explore.log(engine, batch_rows=3, **asked).arrow().to_pylist()
+        lines = list(engine.log(**asked))
+        assert len(rows) == len(lines) > 0
+        for row, line in zip(rows, lines, strict=True):
+            wanted = {name: getattr(line, name) for name in row}
+            assert row == {**wanted, "client_seq": line.client_seq or 0}
 
 
 @pytest.mark.parametrize(
@@ -169,8 +184,10 @@ def test_the_log_takes_only_what_was_asked_for(engine: syncline.Engine) -> None:
     [
         ({"since": -1}, syncline.InvalidRequest),
         ({"since": "1"}, syncline.InvalidRequest),
-        ({"scope": ""}, syncline.InvalidScope),
-        ({"scope": 3}, syncline.InvalidScope),
+        ({"since": 10**9}, syncline.InvalidRequest),
+        ({"limit": -1}, syncline.InvalidRequest),
+        ({"scope": ""}, syncline.InvalidRequest),
+        ({"scope": "a\nb"}, syncline.InvalidScope),
         ({"entity": "a\0b"}, syncline.InvalidRequest),
         ({"batch_rows": 0}, syncline.UsageError),
         ({"batch_rows": 1 << 30}, syncline.UsageError),
@@ -181,6 +198,43 @@ def test_what_cannot_be_asked_of_a_table_is_refused(
 ) -> None:
     with pytest.raises(error):
         explore.log(engine, **wrong).arrow()
+
+
+# -------------------------------------------------------------------------------------------------- history
+
+
+def test_the_history_of_a_document_is_a_table_of_its_versions(engine: syncline.Engine) -> None:
+    push(engine, 1, "set", id="d", data={"n": 1, "in": {"x": "a"}})
+    push(engine, 2, "set", id="d", data={"n": 2.5})
+    push(engine, 3, "drop", id="d")
+    push(engine, 4, "set", id="d", data={"n": None, "late": True})
+    for rows in (1, 2, 100):
+        table = explore.history(engine, "s", "task", "d", batch_rows=rows).arrow()
+        table.validate(full=True)
+        assert table["_version"].to_pylist() == [4, 3, 2, 1]
+        assert table["_op"].to_pylist() == ["create", "delete", "update", "create"]
+        assert table["_cursor"].to_pylist() == [4, 3, 2, 1]
+        assert set(table["_user"].to_pylist()) == {"ada"}
+        assert table["n"].to_pylist() == [None, None, 2.5, 1.0]
+        assert table["in.x"].to_pylist() == [None, None, None, "a"]
+        assert table["late"].to_pylist() == [True, None, None, None]
+    frame = explore.history(engine, "s", "task", "d").pandas()
+    assert frame["late"].tolist() == [True, pandas.NA, pandas.NA, pandas.NA]
+
+
+def test_the_history_of_nothing_is_refused(engine: syncline.Engine) -> None:
+    with pytest.raises(syncline.NotFound):
+        explore.history(engine, "s", "task", "d").arrow()
+    with pytest.raises(syncline.InvalidScope):
+        explore.history(engine, "", "task", "d").pandas()
+
+
+def test_versions_that_come_while_a_history_is_read_do_not_disturb_it(engine: syncline.Engine) -> None:
+    for number in range(5):
+        push(engine, number + 1, "set", id="d", data={"n": number})
+    reader = explore.history(engine, "s", "task", "d", batch_rows=2).batches()
+    push(engine, 6, "set", id="d", data={"n": "text", "more": 1})
+    assert reader.read_all()["n"].to_pylist() == [4, 3, 2, 1, 0]
 
 
 # ------------------------------------------------------------------------------------------------ documents
@@ -208,8 +262,8 @@ def test_documents_become_typed_columns(engine: syncline.Engine) -> None:
     table.validate(full=True)
     types = {field.name: field.type for field in table.schema if not field.name.startswith("_")}
     assert types == {
-        '"_id"': pyarrow.int64(),
-        '"a.b"': pyarrow.int64(),
+        r"\_id": pyarrow.int64(),
+        r"a\.b": pyarrow.int64(),
         "b": pyarrow.binary(),
         "big": pyarrow.uint64(),
         "f": pyarrow.float64(),
@@ -226,7 +280,7 @@ def test_documents_become_typed_columns(engine: syncline.Engine) -> None:
     assert (first["_scope"], first["_entity"], first["_id"], first["_version"]) == ("s", "thing", "1", 1)
     assert (first["l"], first["m"], second["m"], second["big"]) == ('[1,"x"]', "1", '"1"', 2**64 - 1)
     assert (first["b"], first["t"], first["y"], first["in.x.y"]) == (b"\0", WHEN, True, 1)
-    assert (second["n"], second["in.x.y"], second["f"], second['"a.b"']) == (None, None, 2.0, 3)
+    assert (second["n"], second["in.x.y"], second["f"], second[r"a\.b"]) == (None, None, 2.0, 3)
 
 
 def test_no_integer_becomes_a_float_in_pandas(engine: syncline.Engine) -> None:
@@ -412,6 +466,9 @@ def test_what_a_client_wrote_is_shown_as_text(engine: syncline.Engine) -> None:
         assert "<script>" in shown(view)
     assert "finished" in shown(view)
     assert "<script>" in shown(engine.snapshot("s"))
+    for line in (*engine.log(), *engine.history("s", evil, evil)):
+        assert "<script>" in shown(line)
+    assert "<script>" in shown(engine)
 
 
 def test_what_is_large_is_shown_short(engine: syncline.Engine) -> None:
@@ -434,5 +491,15 @@ def test_an_engine_shows_where_it_is_and_whether_it_is_open(tmp_path: Path) -> N
     assert "<b>.db" in said
     assert "writing" in said
     assert "fail" in said
+    with engine.write("s", user="ada") as tx:
+        tx.set("task", "a", {"n": 1, "m": 1})
+    with engine.write("s") as tx:
+        tx.update("task", "a", {"n": [2]})
+    assert "ada" in shown(engine)
+    first, second = engine.log()
+    assert "a direct write" in shown(first)
+    assert "before" not in shown(first)
+    assert "n1[2]" in shown(second)
+    assert "cursor 1" in shown(engine.at(1))
     engine.close()
     assert "closed" in shown(engine)
