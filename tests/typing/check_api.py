@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pandas
 import syncline
+from syncline import explore
 from typing_extensions import assert_type
 
 
@@ -51,6 +53,9 @@ def use(engine: syncline.Engine) -> None:
     with engine.at(3) as past:
         assert_type(past.find("a", "todo", {"done": False}, sort="-id"), list[tuple[str, dict[str, Any]]])
     assert_type(engine.explain("a", "todo", "1").has, Literal["yes", "older", "no", "unknown"])
+    assert_type(explore.log(engine, since=3, newest_first=True), explore.Table)
+    assert_type(explore.history(engine, "a", "todo", "1").pandas(), pandas.DataFrame)
+    assert_type(explore.documents(engine, ["a", "b"], "todo", filter={"done": False}), explore.Table)
     for poke in engine.subscribe("a"):
         assert_type(poke, syncline.Poke)
 
