@@ -154,6 +154,13 @@ def test_every_test_that_the_architecture_names_exists() -> None:
     assert [name for name in named if not re.search(rf"\b{name}\b", tests)] == []
 
 
+def test_every_source_that_the_architecture_names_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:src|python|tests)/[\w/.]+)`", page)
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     run = subprocess.run(
         [
