@@ -8,7 +8,8 @@
     polars.DataFrame(explore.log(engine))
 
 Needs `pip install 'syncline[explore]'`. The columns are filled in C++, without the GIL and without a Python
-object per row.
+object per row: a line of the log costs 0.60 µs of processor time up to its place in pandas, 1.7 million a
+second (benchmarks/tables.py).
 
 How documents become columns: a map is flattened into columns named by their path, "address.city"; a dot or
 backslash of a key is written with a backslash before it, as in a line's `changes`, and so is a leading "_",

@@ -10,6 +10,8 @@
 //            maps with more than kMaxFields keys in all  is JSON text too: such a map has data for keys.
 // Memory   one batch: at most `batch_rows` rows, and no row more once they hold kBatchBytes. To find the types costs a pass before the
 //          first batch and memory for the paths, kMaxColumns at most.
+// Cost     processor time, measured on a million lines of the log (benchmarks/tables.py): 0.51 us a line into columns, 0.60 us into a
+//          pandas table (1.7 M lines/s), where the same query with sqlite3 and pandas takes 4.2 us; 0.65 us a document of five fields.
 // Owner    the bindings own a source; it must end before its engine does, and after `Engine::close` it throws Error(closed).
 // Threads  a source: one at a time.
 #pragma once

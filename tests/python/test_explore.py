@@ -379,6 +379,55 @@ def test_tables_are_read_by_many_threads_while_others_write(engine: syncline.Eng
     assert failed == []
 
 
+WAITING = """
+import ctypes, sys, threading, time
+import syncline
+from syncline import explore
+
+class Stream(ctypes.Structure):  # of the Arrow C stream interface; PYFUNCTYPE calls with the GIL held
+    _fields_ = [
+        ("get_schema", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)),
+        ("get_next", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)),
+    ]
+
+get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+with syncline.Engine(":memory:") as engine:
+    with engine.write("s") as tx:
+        tx.set("task", "1", {})
+    capsule = explore.log(engine).__arrow_c_stream__()
+    at = get_pointer(capsule, b"arrow_array_stream")
+    array = (ctypes.c_int64 * 10)()
+    views = [engine.read("s") for _ in range(16)]  # every connection that there is
+    answers = []
+    reads = [
+        lambda: answers.append(Stream.from_address(at).get_next(at, ctypes.addressof(array))),
+        lambda: answers.append(explore.documents(engine).arrow().num_rows - 1),
+    ]
+    threads = [threading.Thread(target=read) for read in reads]
+    for thread in threads:
+        thread.start()
+    for _ in range(30):
+        time.sleep(0.01)  # never ends when a reader waits with the GIL
+    assert answers == []
+    for view in views:
+        view.close()
+    for thread in threads:
+        thread.join()
+    assert answers == [0, 0]
+    assert array[0] == 1  # the rows of the batch
+    print("done")
+"""
+
+
+def test_who_waits_for_a_table_lets_other_threads_go_on() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout.strip() == "done", done.stderr
+
+
 @pytest.mark.parametrize("module", ["pandas", "pyarrow"])
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(module: str) -> None:
     program = (
