@@ -62,9 +62,12 @@ from .errors import (
     UnknownMutation,
     UsageError,
 )
+from .feed import Commit, Feed, FeedChange, FeedInfo
 from .history import ABSENT, Absent, Explanation
+from .load import Loaded
 from .mutators import Mutators
 from .remote import Remote, connect
+from .upgrades import UpgradeInfo, Upgrades
 from .wsgi import wsgi
 
 __all__ = [
@@ -74,6 +77,7 @@ __all__ = [
     "Change",
     "ChangeNote",
     "Closed",
+    "Commit",
     "Conflict",
     "Corrupt",
     "CursorTooOld",
@@ -84,6 +88,9 @@ __all__ = [
     "EpochMismatch",
     "Error",
     "Explanation",
+    "Feed",
+    "FeedChange",
+    "FeedInfo",
     "Forbidden",
     "ForeignFile",
     "History",
@@ -93,6 +100,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidScope",
     "Limits",
+    "Loaded",
     "LocalBroker",
     "Locked",
     "Log",
@@ -125,6 +133,8 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnknownMutation",
+    "UpgradeInfo",
+    "Upgrades",
     "UsageError",
     "Version",
     "View",

@@ -13,16 +13,19 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from . import _core, telemetry
 from ._runner import AsyncWrite, Runner
 from .broker import Broker, LocalBroker, Poke, Subscription
 from .dead_letters import DeadLetters
 from .errors import InvalidRequest, Timeout, UsageError
+from .feed import Feed, FeedInfo, Feeds, feeds, forget
+from .load import Loaded, load
 from .metrics import Requests
 from .mutators import Mutators
 from .openapi import TOLD_LIMITS
+from .upgrades import Upgrades
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
     from .history import Explanation, Moment
     from .http import Admin, Authenticate, Authorize, Cors, Metrics, Response
+    from .load import Row
 
 __all__ = ["Engine", "Mutation", "MutatorStats", "Scope", "Stats", "Write", "WriteAsync"]
 
@@ -98,8 +102,9 @@ class MutatorStats:
 
 @dataclasses.dataclass(frozen=True)
 class Stats:
-    """What an engine did since it was opened, and what its database holds. Sizes are bytes; `unlogged` counts
-    the engine's own notes (positions, counters), which have no cursor; `mutators` are those that ran."""
+    """What an engine did since it was opened, and what its database holds. Sizes are bytes; `unlogged`
+    counts the engine's own notes (positions, counters), which have no cursor; `mutators` are those that ran;
+    `feeds` has the lag of each feed, in cursors."""
 
     pushes: int
     mutations: int
@@ -123,6 +128,9 @@ class Stats:
     wal_bytes: int
     free_disk_bytes: int
     mutators: Mapping[str, MutatorStats] = dataclasses.field(default_factory=dict)
+    feeds: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    dead_letters: int = 0
+    dead_letters_dropped: int = 0
 
 
 class Engine:
@@ -162,6 +170,8 @@ class Engine:
     ) -> None:
         if mutators is not None and not isinstance(mutators, Mutators):
             raise UsageError(f"mutators must be a syncline.Mutators, not {type(mutators).__name__}")
+        if mutators is not None:
+            mutators._check_upgrades()
         name = os.fspath(path)
         if not isinstance(name, str):
             raise UsageError("path must be a str or a pathlib.Path")
@@ -174,13 +184,21 @@ class Engine:
         self._requests = Requests()
         self._epoch = self._native.epoch
         self._path = name
+        self._feeds = Feeds()
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self._listening = threading.Lock()
         self._listened = False
         self._broker: Broker = broker if broker is not None else LocalBroker()
+        try:
+            self._upgrades = Upgrades(self._native, self._mutators._upgrades)
+        except BaseException:
+            self._native.close()
+            raise
         self._runner = Runner(self._native, self._mutators._table, self._limits.max_waiting)
         # Runs at close(), when the engine is forgotten, and at the interpreter's exit, whichever comes first.
-        self._finalize = weakref.finalize(self, _shut_down, self._native, self._runner, os.getpid())
+        self._finalize = weakref.finalize(
+            self, _shut_down, self._native, self._runner, self._upgrades, os.getpid()
+        )
         if broker is not None:
             self._listen()
         _log.info(
@@ -470,6 +488,38 @@ class Engine:
         """
         return WriteAsync(self._runner, scopes, user, _seconds(timeout))
 
+    def load(
+        self,
+        scope: str,
+        entity: str,
+        rows: Iterable[Row],
+        *,
+        key: str = "id",
+        batch: int = 5000,
+        user: str | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> Loaded:
+        """Puts the rows of an existing table in place as documents of `entity`, a commit for each `batch`,
+        without mutators. Run again, rows that are there already change nothing; see `syncline.load`.
+
+        Args:
+            rows: dicts, or other mappings; or (id, dict) pairs.
+            key: the field that is a row's id, a str or an int. It stays a field of the document.
+            batch: rows a commit. Other writers wait while one is made.
+            user: whom the changelog names.
+            progress: called after each commit with the rows done, and how many there are where `len(rows)`
+                tells.
+
+        Raises:
+            InvalidMutation: a row is no document, or has no id; the message says which. What was committed
+            before
+                it stays.
+            InvalidScope, TooLarge (a document).
+            UsageError: called from within a mutator or a write of this thread.
+        """
+        self._check_task()
+        return load(self, scope, entity, rows, key=key, batch=batch, user=user, progress=progress)
+
     def _check_task(self) -> None:
         self._runner.check_task()
 
@@ -508,9 +558,56 @@ class Engine:
         with self._listening:
             if self._listened:
                 return
-            broker = self._broker
-            self._native.set_poke_listener(lambda pokes: broker.publish([Poke(*one) for one in pokes]))
+            broker, feeds = self._broker, self._feeds
+
+            def listen(pokes: list[tuple[str, int, str]]) -> None:
+                broker.publish([Poke(*one) for one in pokes])
+                feeds.poke()
+
+            self._native.set_poke_listener(listen)
             self._listened = True
+
+    # ------------------------------------------------------------------------------------------------ feeds
+
+    def feed(
+        self,
+        name: str,
+        *,
+        scopes: Iterable[str] | None = None,
+        start: Literal["begin", "now"] | int = "begin",
+        follow: bool = True,
+        save_every: float = 1.0,
+    ) -> Feed:
+        """`for commit in engine.feed("search-index"):` what is committed, in order, each at least once, from
+        where this name's consumer was done; see `syncline.feed`. `async for` as well.
+
+        Args:
+            name: the position's; one consumer at a time has it.
+            scopes: only these; None: all that are not reserved.
+            start: where a new name begins: "begin", "now", or a cursor.
+            follow: wait for what comes; False: end when everything is told.
+            save_every: seconds that the saved position may be behind.
+
+        Raises:
+            UsageError: the name has a consumer already; an argument is none of those.
+            InvalidRequest: `start` lies in the future.
+            ReadOnly.
+        """
+        self._check_task()
+        self._listen()
+        return Feed(
+            self, name, scopes=scopes, start=start, follow=follow, save_every=_seconds(save_every) or 0.0
+        )
+
+    def feeds(self) -> list[FeedInfo]:
+        """Every feed, by name, with its position and lag."""
+        return feeds(self._native, self._feeds)
+
+    def forget_feed(self, name: str) -> bool:
+        """Forgets the position of a feed, so that it holds no history any more and can start anew. Whether
+        there was one. Raises `UsageError` while it has a consumer."""
+        self._check_task()
+        return forget(self._native, self._feeds, name)
 
     # ------------------------------------------------------------------------------------------------- rest
 
@@ -545,13 +642,25 @@ class Engine:
         """Those that clients can name and that were ever written to, in byte order of name."""
         return [Scope(*one) for one in self._native.scopes()]
 
+    @property
+    def upgrades(self) -> Upgrades:
+        """How far documents of older schemas are upgraded; see `syncline.upgrades`."""
+        return self._upgrades
+
     def stats(self) -> Stats:
         """Counts since the engine was opened, and of what the database holds. Costs a scan of its keys."""
         mutators = {
             name: MutatorStats(calls, failures, seconds, slowest)
             for name, (calls, failures, seconds, slowest, _) in self._native.mutator_times().items()
         }
-        return Stats(**self._native.stats(), mutators=mutators)
+        letters, dropped, _ = _core.dead_letter_counts(self._native)
+        return Stats(
+            **self._native.stats(),
+            mutators=mutators,
+            feeds={feed.name: feed.lag for feed in self.feeds()},
+            dead_letters=letters,
+            dead_letters_dropped=dropped,
+        )
 
     def health(self) -> dict[str, Any]:
         """What a monitor wants to know, in the words of the protocol's health answer: `waiting` pushes, and
@@ -642,6 +751,10 @@ class Engine:
         self._native.check_not_writing()
         for subscription in list(self._subscriptions):
             subscription.close()
+        for feed in self._feeds.all():
+            feed.close()
+        if self._finalize.alive and not self._native.read_only:
+            self._feeds.save(self._native)
         if self._finalize.alive:
             self._finalize()
             _log.info("closed %r", self._path, extra={"syncline_database": self._path})
@@ -666,10 +779,11 @@ class Engine:
         )
 
 
-def _shut_down(native: _core.Engine, runner: Runner, pid: int) -> None:
+def _shut_down(native: _core.Engine, runner: Runner, upgrades: Upgrades, pid: int) -> None:
     # In a forked child there is nothing to end: the threads, and the file, are the parent's.
     if os.getpid() != pid:
         return
+    upgrades.stop()
     runner.stop()
     native.close()
 

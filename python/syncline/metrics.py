@@ -147,6 +147,12 @@ class Collector:
             gone.add_metric([], dropped)
         yield kept
         yield gone
+        lag = self._core.GaugeMetricFamily(
+            "syncline_feed_lag", "How many cursors the consumer of a feed is behind.", labels=["feed"]
+        )
+        for feed in engine.feeds() if read else ():
+            lag.add_metric([feed.name], feed.lag)
+        yield lag
         yield from self._mutators(engine._native.mutator_times() if read else {})
         requests = self._core.HistogramMetricFamily(
             "syncline_http_request_seconds",

@@ -14,14 +14,6 @@ namespace syncline::python {
 
 namespace {
 
-// An object of Python held by code that knows no GIL.
-std::shared_ptr<py::object> hold(py::object object) {
-  return {new py::object(std::move(object)), [](py::object* held) {
-            const WithGil gil;
-            delete held;
-          }};
-}
-
 // A write of backend code. One thread's at a time.
 class PyWrite {
  public:
@@ -66,13 +58,6 @@ class PyWrite {
   std::unique_ptr<WriteSession> session_;
   std::vector<std::shared_ptr<PyTx>> txs_;
 };
-
-std::string user_of(py::handle user) {
-  if (user.is_none()) return {};
-  std::string name(text(user, "user", Code::usage));
-  check_name(name, "user", Code::usage);
-  return name;
-}
 
 std::unique_ptr<PyEngine> open(const std::string& path, std::string_view durability, bool read_only, const PyLimits& limits) {
   EngineOptions options;
@@ -384,6 +369,20 @@ auto freed(Call call) {
 }
 
 }  // namespace
+
+std::string user_of(py::handle user) {
+  if (user.is_none()) return {};
+  std::string name(text(user, "user", Code::usage));
+  check_name(name, "user", Code::usage);
+  return name;
+}
+
+std::shared_ptr<py::object> hold(py::object object) {
+  return {new py::object(std::move(object)), [](py::object* held) {
+            const WithGil gil;
+            delete held;
+          }};
+}
 
 WaitHook wait_hook(std::optional<double> timeout, const std::shared_ptr<py::object>& cancelled) {
   using Time = std::chrono::steady_clock;

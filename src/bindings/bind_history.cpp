@@ -334,6 +334,8 @@ py::classh<Item> bind_entry(py::module_& module, const char* name, const char* d
                                if (self.line().client_id.size == 0) return py::none();
                                return py::int_(self.line().client_seq);
                              })
+      .def_property_readonly("_origin",
+                             [](const Item& self) { return py::make_tuple(or_none(self.text(&Line::client_id)), self.line().client_seq); })
       .def_property_readonly("mutation", [](const Item& self) { return or_none(self.text(&Line::mutation)); })
       .def_property_readonly("mutation_ts", [](const Item& self) { return datetime_of(self.line().mutation_ts); })
       .def_property_readonly("hash", [](const Item& self) { return self.line().hash; })
@@ -465,6 +467,36 @@ py::dict find_out(const PyEngine& engine, py::handle scope, py::handle entity, p
   return made;
 }
 
+// What lines that were read left of their documents; None: a deletion.
+py::list bodies_of_lines(const PyEngine& engine, const py::list& lines) {
+  std::vector<LineKey> keys;
+  keys.reserve(lines.size());
+  for (const py::handle one : lines) {
+    const auto& entry = one.cast<const PyLogLine&>();
+    keys.push_back({entry.text(&Chunk::Line::scope), entry.text(&Chunk::Line::entity), entry.text(&Chunk::Line::id), entry.line().cursor});
+  }
+  std::vector<std::string> bodies;
+  {
+    const WithoutGil free;  // reads
+    bodies = bodies_of(engine.core(), keys);
+  }
+  py::list made(bodies.size());
+  for (std::size_t n = 0; n < bodies.size(); ++n) made[n] = bodies[n].empty() ? py::object(py::none()) : py::object(to_bytes(bodies[n]));
+  return made;
+}
+
+// The highest cursor of a purged line, of these scopes or of all.
+Cursor log_floor(const PyEngine& engine, const std::vector<std::string>& scopes) {
+  const WithoutGil free;  // reads
+  const std::unique_ptr<ReadTx> tx = engine.core().begin_read();
+  if (scopes.empty()) return tx->log_floor();
+  Cursor floor = 0;
+  for (const std::string& scope : scopes) {
+    if (const std::optional<ScopeRow> row = tx->scope(scope)) floor = std::max(floor, row->log_floor);
+  }
+  return floor;
+}
+
 }  // namespace
 
 LogRequest log_request(py::handle since, py::handle through, py::handle scope, py::handle entity, py::handle id, py::handle client_id,
@@ -507,6 +539,8 @@ void bind_history(py::module_& module) {
       .def("__next__", [](PyHistory& self) { return self.next(); });
 
   bind_past(module);
+  module.def("bodies", &bodies_of_lines, py::arg("engine"), py::arg("lines"));
+  module.def("log_floor", &log_floor, py::arg("engine"), py::arg("scopes"));
   module.def("find_out", &find_out, py::arg("engine"), py::arg("scope"), py::arg("entity"), py::arg("id"), py::arg("client_id"));
 }
 

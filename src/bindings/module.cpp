@@ -16,4 +16,7 @@ PYBIND11_MODULE(_core, module) {
   python::bind_tables(module);
   python::bind_history(module);
   python::bind_dead_letters(module);
+  python::bind_notes(module);
+  python::bind_load(module);
+  python::bind_upgrades(module);
 }

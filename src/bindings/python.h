@@ -101,5 +101,8 @@ void bind_engine(py::module_& module);
 void bind_tables(py::module_& module);
 void bind_history(py::module_& module);
 void bind_dead_letters(py::module_& module);
+void bind_notes(py::module_& module);
+void bind_load(py::module_& module);
+void bind_upgrades(py::module_& module);
 
 }  // namespace syncline::python

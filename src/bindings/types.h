@@ -143,6 +143,10 @@ class PyEngine {
   std::vector<std::weak_ptr<Reading>> readings_;
 };
 
+// An object of Python held by code that knows no GIL.
+std::shared_ptr<py::object> hold(py::object object);
+std::string user_of(py::handle user);  // empty for None
+
 // While a call waits its turn: the main thread still sees signals, and a deadline or `cancelled()` withdraws it.
 WaitHook wait_hook(std::optional<double> timeout, const std::shared_ptr<py::object>& cancelled = nullptr);
 

@@ -73,7 +73,7 @@ CommitQueue::Group Engine::begin() {
   CommitQueue::Group group;
   group.tx = store_->write();
   group.set =
-      std::make_unique<WriteSet>(*group.tx, clock_->now(), static_cast<std::size_t>(options_.limits.max_document_bytes));
+      std::make_unique<WriteSet>(*group.tx, clock_->now(), static_cast<std::size_t>(options_.limits.max_document_bytes), upgrader());
   return group;
 }
 

@@ -24,6 +24,7 @@
 #include "engine/dead_letters.h"
 #include "engine/mutation.h"
 #include "engine/tx.h"
+#include "engine/upgrades.h"
 #include "store/store.h"
 
 namespace syncline {
@@ -139,7 +140,8 @@ enum class Format : std::uint8_t { json, msgpack };
 // A read-only view of one scope in one snapshot. One thread at a time. Holding it pins the snapshot: keep it short.
 class View {
  public:
-  View(std::unique_ptr<ReadTx> tx, std::string scope) : tx_(std::move(tx)), scope_(std::move(scope)) {}
+  View(std::unique_ptr<ReadTx> tx, std::string scope, std::shared_ptr<const Upgrader> upgrader = nullptr)
+      : tx_(std::move(tx)), scope_(std::move(scope)), upgrader_(std::move(upgrader)) {}
   std::optional<std::string> get(std::string_view entity, std::string_view id);
   bool exists(std::string_view entity, std::string_view id);
   std::int64_t version(std::string_view entity, std::string_view id);
@@ -151,8 +153,10 @@ class View {
 
  private:
   ReadTx& live();
+  void visit_all(std::string_view entity, std::string_view prefix, const VisitRow& visit);
   std::unique_ptr<ReadTx> tx_;
   std::string scope_;
+  std::shared_ptr<const Upgrader> upgrader_;  // null: nothing to upgrade
 };
 
 // --------------------------------------------------------------------------------------------------------------- poke
@@ -172,6 +176,16 @@ struct EngineStats {
                 snapshots = 0;
   std::size_t waiting = 0;
   Cursor head = 0;
+};
+
+// A row of a bulk load: a canonical msgpack map.
+struct LoadRow {
+  std::string_view id, body;
+};
+
+struct Loaded {
+  std::int64_t created = 0, updated = 0, unchanged = 0;
+  Cursor cursor = 0;  // of the last change; 0: nothing changed
 };
 
 // Backend code's own transaction: one Tx per scope, one commit. Bound to the thread that opened it.
@@ -211,6 +225,21 @@ class Engine {
   std::unique_ptr<View> read(const std::string& scope);
   // A consistent snapshot of the whole database, for what reads more than one scope. Holding it pins the snapshot: keep it short.
   std::unique_ptr<ReadTx> begin_read();
+
+  // Puts rows (of different ids) in place as one commit, without mutators. Rows that are there already change nothing. nullopt:
+  // withdrawn by the hook.
+  std::optional<Loaded> load(const std::string& scope, const std::string& entity, std::span<const LoadRow> rows, const std::string& user,
+                             const WaitHook& hook = {});
+
+  // Unlogged documents of a reserved scope or entity, in order of id; an empty body removes.
+  std::vector<Row> notes(const std::string& scope, const std::string& entity);
+  bool put_note(const std::string& scope, const std::string& entity, const std::string& id, const std::string& body,
+                const WaitHook& hook = {});  // false: withdrawn by the hook
+
+  // Documents that it applies to are upgraded wherever they are read from now on; null: none is.
+  void set_upgrader(std::shared_ptr<const Upgrader> upgrader);
+  // Upgrades up to `at_most` documents of the scope that were written after `after`, in one commit.
+  UpgradeStep upgrade_step(const std::string& scope, Cursor after, std::int64_t at_most);
 
   // Letters with a number above `after`, oldest first.
   std::vector<DeadLetter> dead_letters(std::int64_t after, std::int64_t limit);
@@ -268,7 +297,11 @@ class Engine {
   pid_t pid_;
   std::atomic<bool> closed_{false};
   std::unique_ptr<CommitQueue> queue_;
-  std::mutex listener_mutex_;
+  [[nodiscard]] std::shared_ptr<const Upgrader> upgrader() const;
+
+  mutable std::mutex listener_mutex_;
+  std::shared_ptr<const Upgrader> upgrader_;  // guarded by it
+  std::atomic<bool> upgrading_{false};        // whether there is one
   std::shared_ptr<const PokeListener> listener_;
   struct Counters {
     std::atomic<std::uint64_t> pushes{0}, mutations{0}, duplicates{0}, refused{0}, commits{0}, changes{0}, pulls{0}, pulled_changes{0},

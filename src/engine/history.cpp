@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <tuple>
 #include <utility>
 
 #include "base/delta.h"
@@ -289,6 +290,36 @@ bool VersionReader::next(std::size_t at_most, const VisitVersion& visit) {
     at_ = 0;
   }
   return at_ != 0;
+}
+
+std::vector<std::string> bodies_of(Engine& engine, std::span<const LineKey> lines) {
+  std::vector<std::string> bodies(lines.size());
+  std::map<std::tuple<std::string_view, std::string_view, std::string_view>, std::vector<std::size_t>> documents;
+  for (std::size_t n = 0; n < lines.size(); ++n) documents[{lines[n].scope, lines[n].entity, lines[n].id}].push_back(n);
+  const std::unique_ptr<ReadTx> tx = engine.begin_read();
+  for (auto& [key, wanted] : documents) {
+    const Place place{std::get<0>(key), std::get<1>(key), std::get<2>(key)};
+    std::ranges::sort(wanted, std::ranges::greater{}, [&](std::size_t n) { return lines[n].cursor; });
+    auto next = wanted.begin();
+    std::string body;
+    if (const auto newest = newest_of(*tx, place, &body)) {
+      std::int64_t version = newest->second;
+      tx->trace(newest->first, [&](const LogLineView& line) {
+        check_line(line, place, body, version);
+        if (line.cursor == lines[*next].cursor) {
+          bodies[*next] = body;
+          if (++next == wanted.end()) return false;
+        }
+        std::optional<std::string> earlier = before(line, place, body);
+        if (!earlier) return false;
+        body = std::move(*earlier);
+        version = line.version - 1;
+        return line.previous >= lines[*next].cursor;
+      });
+    }
+    if (next != wanted.end()) refuse_gone(named(place), lines[*next].cursor, log_floor_of(*tx, place.scope));
+  }
+  return bodies;
 }
 
 // ---------------------------------------------------------------------------------------------------------------- past

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -102,6 +103,14 @@ class VersionReader {
   std::string body_;         // that it left; empty: deleted
   bool complete_ = false;
 };
+
+// The bodies that some lines left: for each of their documents one walk back from now, in one read transaction. In the order of
+// `lines`; empty where the line is a deletion.
+struct LineKey {
+  std::string_view scope, entity, id;
+  Cursor cursor = 0;
+};
+std::vector<std::string> bodies_of(Engine& engine, std::span<const LineKey> lines);
 
 // ----------------------------------------------------------------------------------------------------------------- past
 

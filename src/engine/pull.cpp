@@ -132,11 +132,18 @@ PageEnd Engine::pull(const PullRequest& request, const VisitChange& visit) {
   std::int64_t count = 0;
   std::size_t bytes = 0;
   const bool live_only = request.cursor == 0 && !request.page;
+  const std::shared_ptr<const Upgrader> upgrader = this->upgrader();
+  std::optional<std::string> upgraded;
   if (scope) {
     tx->changed(request.scope, at.position, live_only, [&](const DocumentView& document) {
       if (document.deleted && document.cursor <= at.began) return true;
       if (!entities.takes(document.entity)) return true;
-      const std::size_t size = document.body.size() + document.entity.size() + document.id.size() + 64;
+      std::string_view body = document.body;
+      if (upgrader && !document.deleted && upgrader->applies(document.entity, document.cursor)) {
+        upgraded = upgrader->try_upgrade(document.entity, document.id, document.cursor, body);
+        if (upgraded) body = *upgraded;
+      }
+      const std::size_t size = body.size() + document.entity.size() + document.id.size() + 64;
       if (count == most || (count > 0 && bytes + size > static_cast<std::size_t>(options_.limits.max_page_bytes))) {
         end.has_more = true;
         return false;
@@ -149,7 +156,7 @@ PageEnd Engine::pull(const PullRequest& request, const VisitChange& visit) {
              .entity = document.entity,
              .id = document.id,
              .op = document.deleted ? Op::remove : (document.created > request.cursor ? Op::create : Op::update),
-             .data = document.body,
+             .data = body,
              .version = document.version,
              .ts = document.updated_at});
       return true;
@@ -183,16 +190,22 @@ Snapshot Engine::snapshot(const SnapshotRequest& request) {
   const auto limit = static_cast<std::size_t>(options_.limits.max_snapshot_bytes);
   std::size_t bytes = 0;
   std::unordered_map<std::string, std::size_t> at;
+  const std::shared_ptr<const Upgrader> upgrader = this->upgrader();
   tx->changed(request.scope, 0, true, [&](const DocumentView& document) {
     if (document.entity.starts_with('_')) return true;
-    bytes += document.body.size() + document.id.size();
+    std::optional<std::string> upgraded;
+    if (upgrader && upgrader->applies(document.entity, document.cursor)) {
+      upgraded = upgrader->try_upgrade(document.entity, document.id, document.cursor, document.body);
+    }
+    std::string body = upgraded ? std::move(*upgraded) : std::string(document.body);
+    bytes += body.size() + document.id.size();
     if (bytes > limit) {
       throw Error(Code::too_large, "the snapshot of " + request.scope + " is larger than " + std::to_string(limit) + " bytes; pull from cursor 0",
                   {{"limit", options_.limits.max_snapshot_bytes}});
     }
     const auto [found, fresh] = at.try_emplace(std::string(document.entity), out.data.size());
     if (fresh) out.data.push_back({std::string(document.entity), {}});
-    out.data[found->second].rows.push_back({std::string(document.id), std::string(document.body)});
+    out.data[found->second].rows.push_back({std::string(document.id), std::move(body)});
     return true;
   });
   std::ranges::sort(out.data, {}, &Snapshot::Group::entity);
@@ -218,7 +231,7 @@ Cursor Engine::cursor(const std::string& scope) {
 std::unique_ptr<View> Engine::read(const std::string& scope) {
   check();
   check_name(scope, "scope", Code::invalid_scope);
-  return std::make_unique<View>(store_->read(), scope);
+  return std::make_unique<View>(store_->read(), scope, upgrader());
 }
 
 std::unique_ptr<ReadTx> Engine::begin_read() {
@@ -237,12 +250,16 @@ std::optional<std::string> View::get(std::string_view entity, std::string_view i
   std::optional<std::string> body;
   const DocumentKey key{scope_, entity, id};
   live().documents({&key, 1}, [&](std::size_t, const DocumentView* document) {
-    if (document != nullptr && !document->deleted) body = document->body;
+    if (document == nullptr || document->deleted) return;
+    if (upgrader_ && upgrader_->applies(entity, document->cursor)) {
+      body = upgrader_->try_upgrade(entity, id, document->cursor, document->body);
+    }
+    if (!body) body = document->body;
   });
   return body;
 }
 
-bool View::exists(std::string_view entity, std::string_view id) { return get(entity, id).has_value(); }
+bool View::exists(std::string_view entity, std::string_view id) { return version(entity, id) != 0; }
 
 std::int64_t View::version(std::string_view entity, std::string_view id) {
   std::int64_t version = 0;
@@ -253,22 +270,23 @@ std::int64_t View::version(std::string_view entity, std::string_view id) {
   return version;
 }
 
+void View::visit_all(std::string_view entity, std::string_view prefix, const VisitRow& visit) {
+  std::optional<std::string> upgraded;
+  live().scan(scope_, entity, prefix, {}, [&](const DocumentView& document) {
+    if (upgrader_ && upgrader_->applies(entity, document.cursor)) {
+      upgraded = upgrader_->try_upgrade(entity, document.id, document.cursor, document.body);
+      if (upgraded) return visit(document.id, *upgraded);
+    }
+    return visit(document.id, document.body);
+  });
+}
+
 std::vector<Row> View::scan(std::string_view entity, std::string_view prefix, std::int64_t limit) {
-  ReadTx& tx = live();
-  return take_rows(
-      [&](const VisitRow& visit) {
-        tx.scan(scope_, entity, prefix, {}, [&](const DocumentView& document) { return visit(document.id, document.body); });
-      },
-      limit);
+  return take_rows([&](const VisitRow& visit) { visit_all(entity, prefix, visit); }, limit);
 }
 
 std::vector<Row> View::find(std::string_view entity, const FindOptions& options) {
-  ReadTx& tx = live();
-  return find_rows(
-      [&](const VisitRow& visit) {
-        tx.scan(scope_, entity, {}, {}, [&](const DocumentView& document) { return visit(document.id, document.body); });
-      },
-      options);
+  return find_rows([&](const VisitRow& visit) { visit_all(entity, {}, visit); }, options);
 }
 
 Cursor View::cursor() { return live().head(); }

@@ -76,7 +76,7 @@ class LogTable final : public TableSource {
       column++->integer(line.ts);
       column++->name_or_null(line.user);
       column++->name_or_null(line.client_id);
-      column++->integer(line.client_seq);
+      column++->integer(line.client_id.empty() ? 0 : line.client_seq);
       column++->name_or_null(line.mutation);
       column++->integer(line.mutation_ts);
       column++->natural(line.hash);

@@ -35,7 +35,7 @@ std::optional<std::string_view> Tx::get(std::string_view entity, std::string_vie
   return seen->body;
 }
 
-bool Tx::exists(std::string_view entity, std::string_view id) { return get(entity, id).has_value(); }
+bool Tx::exists(std::string_view entity, std::string_view id) { return version(entity, id) != 0; }
 
 void Tx::set(std::string_view entity, std::string_view id, std::string body) {
   WriteSet& set = live(entity, id);

@@ -34,8 +34,8 @@ KeyParts split_key(std::string_view key) {
 
 }  // namespace
 
-WriteSet::WriteSet(WriteTx& tx, std::int64_t now, std::size_t max_document)
-    : tx_(tx), now_(now), max_document_(max_document), head_(tx.head()) {}
+WriteSet::WriteSet(WriteTx& tx, std::int64_t now, std::size_t max_document, std::shared_ptr<const Upgrader> upgrader)
+    : tx_(tx), now_(now), max_document_(max_document), upgrader_(std::move(upgrader)), head_(tx.head()) {}
 
 const std::string& WriteSet::key(std::string_view scope, std::string_view entity, std::string_view id) {
   write_key(key_, scope, entity, id);
@@ -69,13 +69,22 @@ std::optional<Seen> WriteSet::get(std::string_view scope, std::string_view entit
     // What this mutation has written is the next version, once, however often it wrote.
     return Seen{upper->second.body, lower->second.version + 1};
   }
-  if (!lower->second.live) return std::nullopt;
-  return Seen{lower->second.body, lower->second.version};
+  Entry& entry = lower->second;
+  if (!entry.live) return std::nullopt;
+  if (!outdated(entity, entry.cursor)) return Seen{entry.body, entry.version};
+  if (entry.upgraded.empty()) {
+    entry.upgraded = upgrader_->upgrade(entity, id, entry.cursor, entry.body);
+    clean_bytes_ += entry.upgraded.size();
+  }
+  return Seen{entry.upgraded, entry.version};
 }
 
 std::int64_t WriteSet::version(std::string_view scope, std::string_view entity, std::string_view id) {
-  const std::optional<Seen> seen = get(scope, entity, id);
-  return seen ? seen->version : 0;
+  // Not by `get`: a document that cannot be upgraded can still be deleted.
+  const std::string& wanted = key(scope, entity, id);
+  const Entry& entry = load(wanted, scope, entity, id)->second;
+  if (const auto upper = upper_.find(wanted); upper != upper_.end()) return upper->second.live ? entry.version + 1 : 0;
+  return entry.live ? entry.version : 0;
 }
 
 WriteSet::Draft& WriteSet::draft(std::string_view scope, std::string_view entity, std::string_view id) {
@@ -98,7 +107,7 @@ void WriteSet::set(std::string_view scope, std::string_view entity, std::string_
 }
 
 bool WriteSet::remove(std::string_view scope, std::string_view entity, std::string_view id) {
-  if (!get(scope, entity, id)) return false;
+  if (version(scope, entity, id) == 0) return false;
   Draft& written = draft(scope, entity, id);
   written.body.clear();
   written.live = false;
@@ -129,6 +138,8 @@ void WriteSet::scan(std::string_view scope, std::string_view entity, std::string
     if (next != overlay.end() && next->first == document.id) {
       if (next->second != nullptr) wanted = visit(next->first, *next->second);
       ++next;
+    } else if (outdated(entity, document.cursor)) {
+      wanted = visit(document.id, upgrader_->upgrade(entity, document.id, document.cursor, document.body));
     } else {
       wanted = visit(document.id, document.body);
     }
@@ -154,6 +165,7 @@ void WriteSet::touch_scope(std::string_view scope, Cursor cursor) {
 
 std::vector<ChangeNote> WriteSet::merge(const Origin& origin, Cursor& cursor) {
   std::vector<ChangeNote> notes;
+  Cursor first = 0;
   for (const Upper::iterator& written : upper_order_) {
     const auto [scope, entity, id] = split_key(written->first);
     Entry& entry = load(written->first, scope, entity, id)->second;
@@ -167,16 +179,18 @@ std::vector<ChangeNote> WriteSet::merge(const Origin& origin, Cursor& cursor) {
       line.view.op = Op::remove;
       line.delta = std::move(entry.body);
     } else {
-      if (entry.body == draft.body) continue;
+      // The same bytes under another schema are another document.
+      if (entry.body == draft.body && !outdated(entity, entry.cursor)) continue;
       line.view.op = Op::update;
       line.delta = delta::diff(entry.body, draft.body);
     }
     cursor = take_cursor();
+    if (first == 0) first = cursor;
     line.view.cursor = cursor;
     line.view.previous = entry.cursor;
     line.view.version = entry.version + 1;
     line.view.ts = now_;
-    line.view.client_seq = origin.client_seq;
+    line.view.client_seq = origin.client_id.empty() ? first : origin.client_seq;
     line.view.mutation_ts = origin.mutation_ts;
     line.view.hash = draft.live ? mp::hash64(draft.body) : 0;
     line.key = written->first;

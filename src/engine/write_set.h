@@ -12,12 +12,14 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "engine/mutation.h"
+#include "engine/upgrades.h"
 #include "store/store.h"
 
 namespace syncline {
@@ -37,7 +39,7 @@ struct Seen {
 
 class WriteSet {
  public:
-  WriteSet(WriteTx& tx, std::int64_t now, std::size_t max_document);
+  WriteSet(WriteTx& tx, std::int64_t now, std::size_t max_document, std::shared_ptr<const Upgrader> upgrader = nullptr);
 
   // -- the running mutation
   [[nodiscard]] std::optional<Seen> get(std::string_view scope, std::string_view entity, std::string_view id);
@@ -87,6 +89,7 @@ class WriteSet {
     Cursor cursor = 0, created = 0;
     std::int64_t version = 0, created_at = 0, updated_at = 0;
     std::string body;
+    std::string upgraded;  // what is read in place of a body of an older schema, once it was asked for
     bool live = false, dirty = false;
   };
   struct Draft {  // upper level
@@ -102,11 +105,15 @@ class WriteSet {
 
   const std::string& key(std::string_view scope, std::string_view entity, std::string_view id);
   Lower::iterator load(std::string_view key, std::string_view scope, std::string_view entity, std::string_view id);
+  [[nodiscard]] bool outdated(std::string_view entity, Cursor cursor) const {
+    return upgrader_ != nullptr && upgrader_->applies(entity, cursor);
+  }
   Draft& draft(std::string_view scope, std::string_view entity, std::string_view id);
 
   WriteTx& tx_;
   std::int64_t now_;
   std::size_t max_document_;
+  std::shared_ptr<const Upgrader> upgrader_;  // null: nothing to upgrade
   Cursor head_;
   Lower lower_;
   Upper upper_;

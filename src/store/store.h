@@ -56,7 +56,7 @@ struct LogLineView {
   Cursor previous = 0;          // of this document's previous line; 0: none
   std::int64_t ts = 0;          // server's clock, microseconds
   std::string_view client_id{};   // empty: backend code
-  std::int64_t client_seq = 0;
+  std::int64_t client_seq = 0;    // of backend code: the cursor its mutation begins at, so that this and client_id tell mutations apart
   std::string_view user{};        // empty: none
   std::string_view mutation{};    // the mutator's name; empty: a direct write
   std::int64_t mutation_ts = 0; // the client's clock, microseconds

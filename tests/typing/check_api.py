@@ -64,3 +64,33 @@ async def use_async(engine: syncline.Engine) -> None:
     assert_type(await engine.push_async([]), syncline.PushResult)
     async with engine.write_async("a") as tx:
         assert_type(tx, syncline.Tx)
+
+
+@mutators.upgrade("todo", schema=2)
+def upgrade_todo(document: dict[str, Any]) -> dict[str, Any]:
+    return document | {"done": False}
+
+
+@mutators.upgrade_args("todo/create", version=2)
+def upgrade_create(args: Any) -> Any:
+    return {"id": args}
+
+
+def use_feeds(engine: syncline.Engine) -> None:
+    for commit in engine.feed("index", scopes=["s"], start="now"):
+        assert_type(commit, syncline.Commit)
+        for change in commit.changes:
+            assert_type(change.data, dict[str, Any] | None)
+    assert_type(engine.feeds(), list[syncline.FeedInfo])
+    assert_type(engine.load("s", "k", [{"id": 1}]), syncline.Loaded)
+    assert_type(engine.load("s", "k", iter([("a", {})])), syncline.Loaded)
+    for letter in engine.dead_letters:
+        assert_type(letter, syncline.DeadLetter)
+        assert_type(engine.dead_letters.retry(letter.id), syncline.Result)
+    for info in engine.upgrades:
+        assert_type(info, syncline.UpgradeInfo)
+
+
+async def use_feeds_async(engine: syncline.Engine) -> None:
+    async for commit in engine.feed("index", start=5, follow=False):
+        assert_type(commit.scopes, tuple[str, ...])
