@@ -534,5 +534,23 @@ TEST_F(History, FindingsTellTheDocumentAndTheClient) {
   EXPECT_FALSE(unknown.client.has_value());
 }
 
+TEST_F(History, BodiesOfLinesAreWhatTheyLeftInWhateverOrderTheyAreAskedFor) {
+  set("a", 1);   // 1
+  set("b", 1);   // 2
+  set("a", 2);   // 3
+  del("a");      // 4
+  set("a", 3);   // 5
+  set("a", 4);   // 6
+  const std::vector<LineKey> lines = {{"s", "k", "a", 5}, {"s", "k", "a", 1}, {"s", "k", "b", 2}, {"s", "k", "a", 4}, {"s", "k", "a", 3}};
+  const std::vector<std::string> bodies = bodies_of(engine(), lines);
+  ASSERT_EQ(bodies.size(), 5u);
+  EXPECT_EQ(unpack(mp::field(bodies[0], "v")), "3");
+  EXPECT_EQ(unpack(mp::field(bodies[1], "v")), "1");
+  EXPECT_EQ(unpack(mp::field(bodies[2], "v")), "1");
+  EXPECT_EQ(bodies[3], "");
+  EXPECT_EQ(unpack(mp::field(bodies[4], "v")), "2");
+  EXPECT_EQ(error_code([&] { bodies_of(engine(), std::vector<LineKey>{{"s", "k", "nobody", 1}}); }), "history_gone");
+}
+
 }  // namespace
 }  // namespace syncline
