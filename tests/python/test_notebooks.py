@@ -20,8 +20,18 @@ if not NOTEBOOKS:
     pytest.skip("the notebooks are not part of this distribution", allow_module_level=True)
 
 
+@pytest.fixture(scope="module")
+def fonts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Matplotlib's folder with its list of fonts, which it would announce on stderr where making it takes
+    long."""
+    folder = tmp_path_factory.mktemp("matplotlib")
+    command = [sys.executable, "-c", "import matplotlib.font_manager"]
+    subprocess.run(command, env={**os.environ, "MPLCONFIGDIR": str(folder)}, capture_output=True, check=True)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _a_home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _a_home_of_its_own(tmp_path: Path, fonts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jupyter, IPython and matplotlib leave files behind; the kernel is this interpreter, whatever is
     installed."""
     kernel = tmp_path / "jupyter" / "kernels" / "python3"
@@ -36,14 +46,9 @@ def _a_home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         )
     )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    for name in (
-        "JUPYTER_DATA_DIR",
-        "JUPYTER_CONFIG_DIR",
-        "JUPYTER_RUNTIME_DIR",
-        "IPYTHONDIR",
-        "MPLCONFIGDIR",
-    ):
+    for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    monkeypatch.setenv("MPLCONFIGDIR", str(fonts))
 
 
 def run(name: str, folder: Path) -> list[Any]:
