@@ -5,6 +5,7 @@
 #include <set>
 
 #include "bindings/errors.h"
+#include "bindings/keeping.h"
 #include "bindings/mutator_host.h"
 #include "bindings/py_codec.h"
 #include "bindings/types.h"
@@ -59,7 +60,8 @@ class PyWrite {
   std::vector<std::shared_ptr<PyTx>> txs_;
 };
 
-std::unique_ptr<PyEngine> open(const std::string& path, std::string_view durability, bool read_only, const PyLimits& limits) {
+std::unique_ptr<PyEngine> open(const std::string& path, std::string_view durability, bool read_only, const PyLimits& limits,
+                               const PyRetention* retention, std::shared_ptr<PyClock> clock) {
   EngineOptions options;
   if (durability == "full") {
     options.store.durability = Durability::full;
@@ -71,6 +73,11 @@ std::unique_ptr<PyEngine> open(const std::string& path, std::string_view durabil
   options.store.read_only = read_only;
   options.limits = static_cast<const Limits&>(limits);
   options.group.max_waiting = static_cast<std::size_t>(limits.max_waiting);
+  if (retention != nullptr) {
+    options.retention = retention->retention;
+    options.dead_letters = retention->dead_letters;
+  }
+  options.clock = std::move(clock);
   std::unique_ptr<Engine> engine;
   {
     const WithoutGil free;  // reads from the disk
@@ -404,7 +411,8 @@ void bind_engine(py::module_& module) {
       .def("rollback", &PyWrite::rollback);
 
   py::classh<PyEngine>(module, "Engine", "The core of one database.")
-      .def(py::init(&open), py::arg("path"), py::kw_only(), py::arg("durability"), py::arg("read_only"), py::arg("limits"))
+      .def(py::init(&open), py::arg("path"), py::kw_only(), py::arg("durability"), py::arg("read_only"), py::arg("limits"),
+           py::arg("retention").none(true) = py::none(), py::arg("clock").none(true) = py::none())
       .def("push", &push, py::arg("request"), py::arg("user"), py::arg("table"), py::arg("timeout"))
       .def("push_many", &push_many, py::arg("jobs"), py::arg("table"))
       .def("pull", &pull, py::arg("request"), py::arg("user"))
@@ -437,7 +445,7 @@ void bind_engine(py::module_& module) {
              Applied gone;
              {
                const WithoutGil free;  // waits for turns and for the disk
-               gone = self.core().compact(through, min_age);
+               gone = self.core().purge(through, min_age);
              }
              return py::make_tuple(gone.purged_tombstones, gone.purged_log_lines);
            },

@@ -39,11 +39,16 @@ Engine::Engine(std::unique_ptr<Store> store, EngineOptions options)
   if (epochs_.empty()) throw Error(Code::corrupt, "the database lists no epoch; it was never opened for writing");
   epoch_ = epochs_.back().epoch;
   queue_ = std::make_unique<CommitQueue>([this] { return begin(); }, [this](CommitQueue::Group& group) { commit(group); }, options_.group);
+  if (options_.store.read_only) return;
+  compactor_ = std::make_unique<Compactor>(*store_, *queue_, *clock_, positions_, counters_.pushes, counters_.commits, options_.retention,
+                                           options_.dead_letters, options_.limits.keep_results);
+  compactor_->start();
 }
 
 Engine::~Engine() {
   // A forked child must not touch what its parent has open.
   if (getpid() != pid_) {
+    static_cast<void>(compactor_.release());
     static_cast<void>(queue_.release());
     static_cast<void>(store_.release());
     return;
@@ -65,6 +70,7 @@ void Engine::check_writable() const {
 
 void Engine::close() {
   if (getpid() != pid_ || closed_.exchange(true)) return;
+  if (compactor_) compactor_->stop();
   queue_->close();
   store_->close();
 }
@@ -84,6 +90,7 @@ void Engine::commit(CommitQueue::Group& group) {
   counters_.commits.fetch_add(1, std::memory_order_relaxed);
   counters_.changes.fetch_add(group.set->changes(), std::memory_order_relaxed);
 
+  if (group.set->touched_scopes().empty()) return;  // so the compactor's thread never holds a listener
   std::shared_ptr<const PokeListener> listener;
   {
     const std::scoped_lock lock(listener_mutex_);
@@ -92,7 +99,7 @@ void Engine::commit(CommitQueue::Group& group) {
   if (!listener) return;
   std::vector<Poke> pokes;
   for (const auto& [scope, cursor] : group.set->touched_scopes()) pokes.push_back({scope, cursor, epoch_});
-  if (!pokes.empty()) (*listener)(pokes);
+  (*listener)(pokes);
 }
 
 std::optional<PushResult> Engine::push(const PushRequest& request, MutatorHost& host, const PushOptions& options, const WaitHook& hook) {
@@ -175,9 +182,30 @@ void WriteSession::rollback() noexcept {
   session_.reset();
 }
 
-Applied Engine::compact(Cursor through, std::int64_t min_age, std::int64_t step) {
+Compactor& Engine::compactor() {
   check_writable();
-  const Cursor cut = std::min(through, oldest_kept(clock_->now() - min_age));
+  return *compactor_;
+}
+
+std::vector<Position> Engine::positions(const std::string& scope) {
+  check();
+  if (!scope.empty()) check_name(scope, "scope", Code::invalid_scope);
+  const std::unique_ptr<ReadTx> tx = store_->read();
+  return positions_.all(*tx, scope);
+}
+
+std::optional<Position> Engine::position(ReadTx& tx, std::string_view client_id, std::string_view scope) {
+  return positions_.find(tx, client_id, scope);
+}
+
+Report Engine::verify(const VerifyProgress& progress) {
+  check();
+  return syncline::verify(*store_, progress);
+}
+
+Applied Engine::purge(Cursor through, std::int64_t min_age, std::int64_t step) {
+  check_writable();
+  const Cursor cut = std::min(through, last_before(*store_->read(), clock_->now() - min_age));
   Applied total;
   for (;;) {
     // A group of its own: no write set has read the rows that go.
@@ -191,32 +219,6 @@ Applied Engine::compact(Cursor through, std::int64_t min_age, std::int64_t step)
     total.purged_log_lines += gone.purged_log_lines;
   }
   return total;
-}
-
-Cursor Engine::oldest_kept(std::int64_t before) {
-  // The log's times rise with its cursors (one clock, one writer), so the last line before a time is found by halving.
-  const std::unique_ptr<ReadTx> tx = store_->read();
-  Cursor low = 0;  // everything up to here is older
-  Cursor high = tx->head() + 1;
-  while (high - low > 1) {
-    const Cursor middle = low + (high - low) / 2;
-    std::int64_t ts = before;
-    Cursor at = high;
-    tx->log({.after = middle - 1, .through = high - 1, .scope = {}, .entity = {}, .id = {}, .client_id = {}, .newest_first = false},
-            [&](const LogLineView& line) {
-              ts = line.ts;
-              at = line.cursor;
-              return false;
-            });
-    if (at == high) {
-      high = middle;  // no line between: the cut may as well lie here
-    } else if (ts < before) {
-      low = at;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
 }
 
 void Engine::set_poke_listener(PokeListener listener) {

@@ -21,10 +21,14 @@
 
 #include "base/clock.h"
 #include "engine/commit_queue.h"
+#include "engine/compaction.h"
 #include "engine/dead_letters.h"
+#include "engine/erase.h"
 #include "engine/mutation.h"
+#include "engine/positions.h"
 #include "engine/tx.h"
 #include "engine/upgrades.h"
+#include "engine/verify.h"
 #include "store/store.h"
 
 namespace syncline {
@@ -46,6 +50,7 @@ struct EngineOptions {
   Limits limits;
   GroupLimits group;
   DeadLetterLimits dead_letters;
+  Retention retention;
   std::shared_ptr<Clock> clock;      // null: the system's
   std::shared_ptr<Entropy> entropy;  // null: the system's
 };
@@ -257,9 +262,15 @@ class Engine {
   std::string snapshot_encoded(const SnapshotRequest& request, Format format);
   [[nodiscard]] Cursor cursor(const std::string& scope);  // of the scope's last commit; 0: none yet
 
-  // Purges tombstones and log lines up to `through` (never tombstones younger than `min_age` microseconds), in steps of `step` rows,
-  // each a group of its own. Returns what went.
-  Applied compact(Cursor through, std::int64_t min_age, std::int64_t step = 1000);
+  // What keeps the database bounded: rounds in the background, and by demand. Error(read_only) where it is.
+  Compactor& compactor();
+  std::vector<Position> positions(const std::string& scope = {});  // of every scope where it is empty
+  std::optional<Position> position(ReadTx& tx, std::string_view client_id, std::string_view scope);
+  Erased erase(const EraseRequest& request, const WaitHook& hook = {});
+  Report verify(const VerifyProgress& progress = {});
+  // Purges tombstones with their lines, and log lines, up to `through` and older than `min_age` microseconds, whatever is held, in
+  // steps of `step` rows. For tests: `compactor()` keeps the rules.
+  Applied purge(Cursor through, std::int64_t min_age, std::int64_t step = 1000);
 
   void set_poke_listener(PokeListener listener);  // empty: none
   void backup(const std::string& path, const std::function<void(std::int64_t, std::int64_t)>& progress);
@@ -284,7 +295,6 @@ class Engine {
   PushResult run_push(WriteSet& set, const PushRequest& request, MutatorHost& host, const PushOptions& options);
   Outcome decide(WriteSet& set, const Mutation& mutation, MutatorHost& host, const PushOptions& options);
   void bury(WriteSet& set, const Mutation& mutation, const std::string& user, const Failure& failure);
-  Cursor oldest_kept(std::int64_t before);  // the last cursor older than that time
   std::vector<EpochRow> lineage(ReadTx& tx) const;
   std::optional<std::int64_t> last_seq(ReadTx& tx, const std::optional<std::string>& client_id, const std::string& user) const;
 
@@ -302,11 +312,13 @@ class Engine {
   mutable std::mutex listener_mutex_;
   std::shared_ptr<const Upgrader> upgrader_;  // guarded by it
   std::atomic<bool> upgrading_{false};        // whether there is one
+  Positions positions_;
   std::shared_ptr<const PokeListener> listener_;
   struct Counters {
     std::atomic<std::uint64_t> pushes{0}, mutations{0}, duplicates{0}, refused{0}, commits{0}, changes{0}, pulls{0}, pulled_changes{0},
         snapshots{0};
   } counters_;
+  std::unique_ptr<Compactor> compactor_;  // none where it is read-only
 };
 
 }  // namespace syncline

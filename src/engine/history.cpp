@@ -454,6 +454,10 @@ Findings find_out(Engine& engine, std::string_view scope, std::string_view entit
   });
   if (client_id.empty()) return found;
   found.client = tx->client(client_id);
+  if (const std::optional<Position> position = engine.position(*tx, client_id, scope); position && position->cursor > 0) {
+    found.position = position->cursor;
+    found.position_at = position->last_seen;
+  }
   if (!found.client) return found;
   const std::int64_t last = found.client->last_seq;
   std::optional<ResultRow> row;

@@ -168,6 +168,10 @@ PageEnd Engine::pull(const PullRequest& request, const VisitChange& visit) {
   } else {
     end.cursor = head;
   }
+  if (request.client_id && compactor_ &&
+      positions_.note(*request.client_id, request.user, request.scope, request.cursor, end.cursor, clock_->now())) {
+    compactor_->wake();
+  }
   counters_.pulls.fetch_add(1, std::memory_order_relaxed);
   counters_.pulled_changes.fetch_add(static_cast<std::uint64_t>(count), std::memory_order_relaxed);
   return end;

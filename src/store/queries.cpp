@@ -26,6 +26,13 @@ const char* text_of(Query query) noexcept {
     case Query::unlogged:
       return "SELECT id, body, updated_at FROM unlogged WHERE scope = ?1 AND entity = ?2 AND id >= ?3 AND id < ?4 ORDER BY id";
 
+    case Query::unlogged_ages: return "SELECT id, updated_at FROM unlogged WHERE scope = ?1 AND entity = ?2 ORDER BY id";
+    case Query::oldest_tombstone:
+      return "SELECT place, updated_at FROM documents INDEXED BY tombstones WHERE body IS NULL AND place > ?1 ORDER BY place LIMIT 1";
+    case Query::overfull_clients:
+      return "SELECT client_id, owner, last_seq, settled, seen_at FROM clients c WHERE EXISTS (SELECT 1 FROM results r"
+             " WHERE r.client = c.no AND r.last_seq <= CASE WHEN c.settled > 0 THEN c.settled ELSE c.last_seq - ?1 END)";
+
     // The changelog. The seventeen columns and their order are what Session::read_line expects.
     case Query::log:
       return "SELECT l.cursor, l.scope, l.entity, l.id, l.op, l.version, l.previous, l.ts, l.client, c.client_id, c.owner,"
@@ -47,6 +54,7 @@ const char* text_of(Query query) noexcept {
     case Query::log_floor:
       return "SELECT max(log_floor) FROM scopes INDEXED BY log_floors WHERE log_floor > 0 AND substr(name, 1, 1) <> '_'";
     case Query::row_cursor: return "SELECT cursor FROM keys WHERE scope = ?1 AND entity = ?2 AND id = ?3";
+    case Query::is_tombstone: return "SELECT body IS NULL FROM documents WHERE place = ?1";
 
     case Query::find_client:
       return "SELECT client_id, owner, last_seq, settled, seen_at FROM clients WHERE client_id = ?1";
@@ -89,6 +97,7 @@ const char* text_of(Query query) noexcept {
     case Query::add_log_line:
       return "INSERT INTO changelog (cursor, scope, entity, id, op, version, previous, ts, client, client_seq, user, mutation,"
              " mutation_ts, delta, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    case Query::strip_log_line: return "UPDATE changelog SET previous = 0, delta = NULL WHERE cursor = ?1";
     case Query::remove_log_line: return "DELETE FROM changelog WHERE cursor = ?1";
     case Query::sweep_log:
       return "SELECT cursor, scope FROM changelog WHERE cursor > ?1 AND cursor <= ?2 AND scope = ?3 ORDER BY cursor LIMIT ?4";
@@ -97,10 +106,10 @@ const char* text_of(Query query) noexcept {
     // INDEXED BY: without statistics the planner would walk the documents themselves.
     case Query::sweep_tombstones:
       return "SELECT place, entity, id FROM documents INDEXED BY tombstones"
-             " WHERE body IS NULL AND place > ?1 AND place <= ?2 ORDER BY place LIMIT ?3";
+             " WHERE body IS NULL AND place > ?1 AND place <= ?2 AND updated_at < ?4 ORDER BY place LIMIT ?3";
     case Query::sweep_tombstones_everywhere:
       return "SELECT place, entity, id FROM documents INDEXED BY tombstones"
-             " WHERE body IS NULL AND (place & 1099511627775) <= ?1 ORDER BY place LIMIT ?2";
+             " WHERE body IS NULL AND (place & 1099511627775) <= ?1 AND updated_at < ?3 ORDER BY place LIMIT ?2";
     case Query::count_: break;
   }
   return "";

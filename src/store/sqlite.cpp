@@ -121,7 +121,7 @@ Connection::Connection(std::string path, Mode mode) : path_(std::move(path)), sl
   const int rc = sqlite3_open_v2(name.c_str(), &db, flags, nullptr);
   handle_.reset(db);
   if (rc != SQLITE_OK) raise(db, rc, path_, "opening");
-  sqlite3_busy_timeout(db, 5000);
+  sqlite3_busy_timeout(db, kBusyTimeout);
   if (mode != Mode::write) {
     // Up to SQLite 3.51.2 two connections that checkpoint at once can corrupt the file: only the writer does.
     sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);

@@ -90,6 +90,8 @@ class Loan {
   bool* busy_ = nullptr;
 };
 
+inline constexpr int kBusyTimeout = 5000;  // milliseconds that a connection waits for another program
+
 enum class Mode : std::uint8_t {
   write,      // creates the file where it is missing
   read,       // read-only; sees what a writer commits, and never checkpoints

@@ -147,6 +147,47 @@ void Session::unlogged(std::string_view scope, std::string_view entity, std::str
   }
 }
 
+void Session::unlogged_ages(std::string_view scope, std::string_view entity, const VisitAge& visit) {
+  const std::int64_t scope_number = scope_numbers.number(scope);
+  const std::int64_t entity_number = names.number(entity);
+  if (scope_number == 0 || entity_number == 0) return;
+  Loan select = connection.use(Query::unlogged_ages);
+  select->bind(1, scope_number);
+  select->bind(2, entity_number);
+  while (select->step()) {
+    if (!visit(select->text(0), select->integer(1))) return;
+  }
+}
+
+void Session::oldest_tombstones(std::string_view after_scope, const VisitOldest& visit) {
+  std::int64_t after = after_scope.empty() ? 0 : scope_numbers.number(after_scope);
+  for (;;) {
+    // The last place of that scope: the next tombstone is another's.
+    std::int64_t place = 0;
+    std::int64_t updated_at = 0;
+    {
+      Loan select = connection.use(Query::oldest_tombstone);
+      select->bind(1, place_of(after, kMaxCursor));
+      if (!select->step()) return;
+      place = select->integer(0);
+      updated_at = select->integer(1);
+    }
+    after = scope_of(place);
+    std::string scratch;
+    if (!visit({scope_numbers.text(after, scratch), cursor_of(place), updated_at})) return;
+  }
+}
+
+void Session::overfull_clients(std::int64_t keep, const VisitClient& visit) {
+  Loan select = connection.use(Query::overfull_clients);
+  select->bind(1, keep);
+  while (select->step()) {
+    if (!visit({std::string(select->text(0)), std::string(select->text(1)), select->integer(2), select->integer(3), select->integer(4)})) {
+      return;
+    }
+  }
+}
+
 bool Session::read_line(Statement& row, const VisitLogLine& visit) {
   std::string scope_scratch;
   std::string entity_scratch;

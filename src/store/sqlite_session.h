@@ -39,6 +39,9 @@ class Session {
   Cursor log_floor();
   void unlogged(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
                 const VisitUnlogged& visit);
+  void unlogged_ages(std::string_view scope, std::string_view entity, const VisitAge& visit);
+  void oldest_tombstones(std::string_view after_scope, const VisitOldest& visit);
+  void overfull_clients(std::int64_t keep, const VisitClient& visit);
   std::optional<ClientRow> client(std::string_view client_id);
   std::optional<ResultRow> result(std::string_view client_id, std::int64_t client_seq);
   std::optional<ScopeRow> scope(std::string_view name);

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <mutex>
 
+#include "store/check.h"
 #include "store/schema.h"
 #include "store/sqlite_session.h"
 #include "store/sqlite_writer.h"
@@ -35,6 +36,7 @@ constexpr int kPageSize = 4096;
 constexpr int kWriterCacheKiB = 64 * 1024;
 constexpr int kReaderCacheKiB = 4 * 1024;
 constexpr int kCheckpointPages = 4000;
+constexpr int kRewriteWait = 250;  // milliseconds
 constexpr int kBackupPages = 512;  // between two calls of `progress`
 constexpr std::int64_t kWalKeptBytes = std::int64_t{64} << 20;  // a WAL that a long reader let grow is cut back to this
 
@@ -131,6 +133,11 @@ class BorrowedTx : public Tx {
                 const VisitUnlogged& visit) override {
     open().unlogged(scope, entity, prefix, after_id, visit);
   }
+  void unlogged_ages(std::string_view scope, std::string_view entity, const VisitAge& visit) override {
+    open().unlogged_ages(scope, entity, visit);
+  }
+  void oldest_tombstones(std::string_view after_scope, const VisitOldest& visit) override { open().oldest_tombstones(after_scope, visit); }
+  void overfull_clients(std::int64_t keep, const VisitClient& visit) override { open().overfull_clients(keep, visit); }
   std::optional<ClientRow> client(std::string_view client_id) override { return open().client(client_id); }
   std::optional<ResultRow> result(std::string_view client_id, std::int64_t client_seq) override {
     return open().result(client_id, client_seq);
@@ -175,6 +182,8 @@ class SqliteStore final : public Store {
   std::unique_ptr<ReadTx> read() override;
   std::unique_ptr<WriteTx> write() override;
   void backup(const std::string& path, const std::function<void(std::int64_t, std::int64_t)>& progress) override;
+  Checked check(const CheckHooks& hooks) override;
+  bool rewrite() override;
   StoreInfo info() override;
   void close() override;
 
@@ -183,6 +192,7 @@ class SqliteStore final : public Store {
   sqlite::Writer& writer() noexcept { return *writer_; }
 
  private:
+  void take_write();  // waits for the writer before
   void open_for_writing();
   void open_for_reading();
   std::unique_ptr<Session> open_reader();
@@ -379,17 +389,19 @@ void SqliteStore::give_back(Session& session) noexcept {
   }
 }
 
-std::unique_ptr<WriteTx> SqliteStore::write() {
+void SqliteStore::take_write() {
   check_process();
-  {
-    std::unique_lock lock(mutex_);
-    if (options_.read_only) {
-      throw Error(Code::read_only, "The database '" + name_ + "' was opened with read_only=True", {{"path", name_}});
-    }
-    changed_.wait(lock, [this] { return closing_ || !writing_; });
-    check_open();
-    writing_ = true;
+  std::unique_lock lock(mutex_);
+  if (options_.read_only) {
+    throw Error(Code::read_only, "The database '" + name_ + "' was opened with read_only=True", {{"path", name_}});
   }
+  changed_.wait(lock, [this] { return closing_ || !writing_; });
+  check_open();
+  writing_ = true;
+}
+
+std::unique_ptr<WriteTx> SqliteStore::write() {
+  take_write();
   try {
     writing_session_->begin(Query::begin_write);
     return std::make_unique<SqliteWriteTx>(*this, *writing_session_);
@@ -447,6 +459,40 @@ void SqliteStore::backup(const std::string& path, const std::function<void(std::
   }
   unlink(partial.c_str());
   sync_folder(fs::path(target).parent_path().string());
+}
+
+Checked SqliteStore::check(const CheckHooks& hooks) {
+  const auto tx = read();
+  return sqlite::check(static_cast<SqliteReadTx&>(*tx).session().connection, hooks);
+}
+
+// VACUUM, because nothing less is sure: with secure_delete on, SQLite 3.40 still leaves copies of rows in the gaps of pages that it
+// split (17 of 1,000 marked values were found in the raw file after their deletion and an incremental vacuum), and free pages keep
+// what they held. It takes twice the database's size for a while.
+bool SqliteStore::rewrite() {
+  take_write();
+  bool emptied = false;
+  try {
+    sqlite::Connection& connection = writing_session_->connection;
+    connection.execute("PRAGMA temp_store = FILE");  // a copy of the whole database
+    try {
+      connection.execute("VACUUM");
+    } catch (...) {
+      connection.execute("PRAGMA temp_store = MEMORY");
+      throw;
+    }
+    connection.execute("PRAGMA temp_store = MEMORY");
+    sqlite3_busy_timeout(connection.handle(), kRewriteWait);  // for readers; writers wait meanwhile
+    const int rc = sqlite3_wal_checkpoint_v2(connection.handle(), nullptr, SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr);
+    sqlite3_busy_timeout(connection.handle(), sqlite::kBusyTimeout);
+    if (rc != SQLITE_OK && (rc & 0xff) != SQLITE_BUSY) sqlite::raise(connection.handle(), rc, path_, "emptying the log of writes of");
+    emptied = rc == SQLITE_OK;
+  } catch (...) {
+    end_write(false);
+    throw;
+  }
+  end_write(true);
+  return emptied;
 }
 
 StoreInfo SqliteStore::info() {

@@ -20,9 +20,10 @@ std::string described(std::string_view scope, std::string_view entity, std::stri
 
 Applied Writer::apply(const WriteBatch& batch) {
   Applied applied;
-  for (const DocumentKey& key : batch.forget_history) forget_history(key);
+  for (const DocumentKey& key : batch.forget_history) forget_history(key, false);
+  for (const DocumentKey& key : batch.erase_history) forget_history(key, true);
   // Clients first: log lines hold their numbers.
-  for (const PutClient& client : batch.clients) put(client);
+  for (const PutClient& client : batch.clients) put(client, applied);
   for (const PutScope& put_scope : batch.scopes) run(Query::set_scope_head, scope(put_scope.name), put_scope.head);
   for (const PutDocument& document : batch.documents) put(document);
   for (const PutUnlogged& document : batch.unlogged) put(document);
@@ -93,7 +94,7 @@ const Writer::Client* Writer::client(std::string_view client_id) {
   return &clients_.emplace(client_id, Client{select->integer(0), std::string(select->text(1))}).first->second;
 }
 
-void Writer::put(const PutClient& put) {
+void Writer::put(const PutClient& put, Applied& applied) {
   std::int64_t number = 0;
   if (put.fresh) {
     Loan insert = session_.connection.use(Query::add_client);
@@ -117,7 +118,10 @@ void Writer::put(const PutClient& put) {
     update->bind(4, put.seen_at);
     update->run();
   }
-  if (put.forget_through > 0) run(Query::forget_results, number, put.forget_through);
+  if (put.forget_through > 0) {
+    run(Query::forget_results, number, put.forget_through);
+    applied.forgotten_results += session_.connection.changed_rows();
+  }
   if (put.results.empty()) return;
   if (put.first_seq > put.last_result_seq) {
     refuse("The results of '" + std::string(put.client_id) + "' end before they begin, at " + std::to_string(put.last_result_seq));
@@ -217,7 +221,13 @@ void Writer::remove_line(Cursor cursor) {
   remove->run();
 }
 
-void Writer::forget_history(const DocumentKey& key) {
+bool Writer::deleted(std::int64_t place) {
+  Loan select = session_.connection.use(Query::is_tombstone);
+  select->bind(1, place);
+  return select->step() && select->integer(0) != 0;
+}
+
+void Writer::forget_history(const DocumentKey& key, bool erase) {
   const std::int64_t scope_number = session_.scope_numbers.number(key.scope);
   const std::int64_t entity_number = session_.names.number(key.entity);
   if (scope_number == 0 || entity_number == 0) return;
@@ -230,9 +240,17 @@ void Writer::forget_history(const DocumentKey& key) {
     if (!select->step()) return;
     newest = select->integer(0);
   }
-  const std::vector<Cursor> lines = session_.chain(newest, 0);
+  std::vector<Cursor> lines = session_.chain(newest, 0);
+  if (lines.empty()) return;
+  if (!erase) {
+    run(Query::raise_log_floor, scope_number, lines.front());
+  } else if (deleted(place_of(scope_number, newest))) {
+    Loan strip = session_.connection.use(Query::strip_log_line);
+    strip->bind(1, newest);
+    strip->run();
+    lines.erase(lines.begin());
+  }
   for (const Cursor line : lines) remove_line(line);
-  if (!lines.empty()) run(Query::raise_log_floor, scope_number, lines.front());
 }
 
 void Writer::purge(const Purge& purge, Cursor head, Applied& applied) {
@@ -289,12 +307,14 @@ void Writer::purge_tombstones(const Purge& purge, Applied& applied) {
     if (everywhere) {
       select->bind(1, through);
       select->bind(2, most);
+      select->bind(3, purge.tombstones_before);
     } else {
       const std::int64_t scope_number = session_.scope_numbers.number(purge.scope);
       if (scope_number == 0) return;
       select->bind(1, place_of(scope_number, 0));
       select->bind(2, place_of(scope_number, through));
       select->bind(3, most);
+      select->bind(4, purge.tombstones_before);
     }
     while (select->step()) tombstones.push_back({select->integer(0), select->integer(1), std::string(select->text(2))});
   }

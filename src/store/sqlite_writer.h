@@ -25,11 +25,12 @@ class Writer {
   std::int64_t name(std::string_view text);
   std::int64_t scope(std::string_view text);
   const Client* client(std::string_view client_id);  // nullptr: it has no row; valid until the next client() or put()
-  void put(const PutClient& put);
+  void put(const PutClient& put, Applied& applied);
   void put(const PutDocument& put);
   void put(const PutUnlogged& put);
   void put(const LogLineView& line);
-  void forget_history(const DocumentKey& key);
+  bool deleted(std::int64_t place);  // is there a tombstone?
+  void forget_history(const DocumentKey& key, bool erase);
   void purge(const Purge& purge, Cursor head, Applied& applied);
   void purge_log(const Purge& purge, Cursor head, Applied& applied);
   void purge_tombstones(const Purge& purge, Applied& applied);

@@ -122,6 +122,16 @@ using VisitDocument = std::function<bool(const DocumentView&)>;  // false: stop
 using VisitLogLine = std::function<bool(const LogLineView&)>;
 using VisitUnlogged = std::function<bool(const UnloggedView&)>;
 using VisitScope = std::function<bool(const ScopeRow&)>;
+using VisitClient = std::function<bool(const ClientRow&)>;
+
+// The first tombstone of a scope.
+struct OldestTombstone {
+  std::string_view scope{};
+  Cursor cursor = 0;
+  std::int64_t updated_at = 0;
+};
+using VisitOldest = std::function<bool(const OldestTombstone&)>;
+using VisitAge = std::function<bool(std::string_view id, std::int64_t updated_at)>;
 // Called once per key, in any order; nullptr: there is neither document nor tombstone.
 using VisitFound = std::function<void(std::size_t index, const DocumentView* found)>;
 
@@ -148,6 +158,13 @@ class ReadTx {
   // Unlogged documents of one entity whose id begins with `prefix` and is greater than `after_id`, in byte order of id.
   virtual void unlogged(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
                         const VisitUnlogged& visit) = 0;
+  // As `unlogged`, all of an entity, without reading the bodies.
+  virtual void unlogged_ages(std::string_view scope, std::string_view entity, const VisitAge& visit) = 0;
+  // The first tombstone of each scope that has one; one look-up a scope. Scopes come in the store's own order, those up to and with
+  // `after_scope` (a name it gave before; empty: none) left out.
+  virtual void oldest_tombstones(std::string_view after_scope, const VisitOldest& visit) = 0;
+  // Clients with results that may be forgotten: of those up to `settled`, or, of one that never said so, all but its last `keep`.
+  virtual void overfull_clients(std::int64_t keep, const VisitClient& visit) = 0;
   virtual std::optional<ClientRow> client(std::string_view client_id) = 0;
   virtual std::optional<ResultRow> result(std::string_view client_id, std::int64_t client_seq) = 0;  // the row that covers it
   virtual std::optional<ScopeRow> scope(std::string_view name) = 0;
@@ -192,6 +209,7 @@ struct PutScope {
 struct Purge {
   std::string_view scope{};  // empty: every scope (one pass over the log, where one scope's purge walks past the others' lines)
   Cursor tombstones_through = 0;
+  std::int64_t tombstones_before = INT64_MAX;  // and only those made before that time
   Cursor log_through = 0;
   std::int64_t at_most = 0;  // rows of each kind in this batch; 0: all. Repeat while anything was purged
 };
@@ -207,10 +225,13 @@ struct WriteBatch {
   std::vector<Purge> purges;
   // Documents whose log lines go, before anything else of this batch is put in place; their rows stay, log_floor rises.
   std::vector<DocumentKey> forget_history;
+  // As forget_history, but log_floor stays: what is left says itself that nothing is known before it. Of a live document no line is
+  // left (the caller adds one that has no `previous`), of a tombstone its deletion without body and link.
+  std::vector<DocumentKey> erase_history;
 };
 
 struct Applied {
-  std::int64_t purged_tombstones = 0, purged_log_lines = 0;
+  std::int64_t purged_tombstones = 0, purged_log_lines = 0, forgotten_results = 0;  // the last: rows, one per client and push
 };
 
 // The database-wide right to write. Reads see what was applied. Destroying it without commit() rolls back.
@@ -218,6 +239,23 @@ class WriteTx : public ReadTx {
  public:
   virtual Applied apply(const WriteBatch& batch) = 0;
   virtual void commit() = 0;  // durable as `durability` says when it returns; afterwards only destruction is allowed
+};
+
+// Something that is not as it must be, and where.
+struct Problem {
+  std::string place;  // "document (list:1, todo, 7)", "log line 17", "the file", ...
+  std::string what;
+};
+
+struct CheckHooks {
+  std::function<void(Problem)> found;
+  std::function<std::string(const ResultRow&)> results_fault;  // of the engine's encoding; empty: none
+  std::function<void(std::int64_t, std::int64_t)> progress;    // (done, total) in rows; may throw to end it
+};
+
+// How much was looked at.
+struct Checked {
+  std::int64_t documents = 0, versions = 0, log_lines = 0, unlogged = 0, clients = 0, results = 0, scopes = 0;
 };
 
 enum class Durability : std::uint8_t {
@@ -242,6 +280,11 @@ class Store {
   virtual std::unique_ptr<WriteTx> write() = 0;  // waits for the writer before; throws Error(read_only)
   // A consistent copy while reads and writes go on; `progress(done, total)` in pages. The target must not exist.
   virtual void backup(const std::string& path, const std::function<void(std::int64_t, std::int64_t)>& progress) = 0;
+  // Looks at everything that is stored, in one snapshot.
+  virtual Checked check(const CheckHooks& hooks) = 0;
+  // Writes the file anew with nothing but what it holds, and empties the log of writes beside it: no free page and no old byte is left.
+  // Writers wait for all of it. False: a reader still holds the old state, and with it the old bytes.
+  virtual bool rewrite() = 0;
   virtual StoreInfo info() = 0;
   virtual void close() = 0;  // waits for open transactions; idempotent
 };

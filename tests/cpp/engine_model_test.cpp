@@ -53,7 +53,7 @@ class World {
         bench_.engine->close();
         bench_.open();
       } else {
-        bench_.engine->compact(kMaxCursor, kHour, 1 + static_cast<std::int64_t>(random_.next() % 4));
+        bench_.engine->purge(kMaxCursor, kHour, 1 + static_cast<std::int64_t>(random_.next() % 4));
       }
     }
     for (Client& client : clients_) {

@@ -101,7 +101,7 @@ TEST(Pull, BelowTheFloorIsCursorTooOldNeverAnEmptySuccess) {
   bench.one(mutation("c", 3, "del", R"({"id":"a"})"));
   bench.clock->time += 2 * kHour;
   bench.one(mutation("c", 4, "add", R"({"id":"b"})"));
-  EXPECT_EQ(bench.engine->compact(kMaxCursor, kHour).purged_tombstones, 1);
+  EXPECT_EQ(bench.engine->purge(kMaxCursor, kHour).purged_tombstones, 1);
   EXPECT_EQ(error_code([&] { bench.pull_from(2); }), "cursor_too_old");
   EXPECT_EQ(bench.pull_from(3).changes.size(), 1u);
   EXPECT_EQ(bench.pull_from(0).changes.size(), 1u);
@@ -111,7 +111,7 @@ TEST(Pull, AYoungTombstoneIsNeverPurged) {
   Bench bench;
   bench.one(mutation("c", 1, "add", R"({"id":"a"})"));
   bench.one(mutation("c", 2, "del", R"({"id":"a"})"));
-  EXPECT_EQ(bench.engine->compact(kMaxCursor, kHour).purged_tombstones, 0);
+  EXPECT_EQ(bench.engine->purge(kMaxCursor, kHour).purged_tombstones, 0);
   EXPECT_EQ(bench.pull_from(1).changes.at(0).op, Op::remove);
 }
 
@@ -129,7 +129,7 @@ TEST(Pull, APagedPullFromAboveZeroIsTooOldOnceADeletionItNeedsIsPurged) {
   const Pulled first = bench.pull(request);
   bench.clock->time += 2 * kHour;
   bench.one(mutation("c", 8, "add", R"({"id":"d4"})"));
-  EXPECT_EQ(bench.engine->compact(kMaxCursor, kHour).purged_tombstones, 1);
+  EXPECT_EQ(bench.engine->purge(kMaxCursor, kHour).purged_tombstones, 1);
   request.page = first.end.page;
   EXPECT_EQ(error_code([&] { bench.pull(request); }), "cursor_too_old");
 }
@@ -144,7 +144,7 @@ TEST(Pull, AFullPullInPagesOutlivesAPurgeOfWhatWasGoneBeforeItBegan) {
   const Pulled first = bench.pull(request);
   bench.clock->time += 2 * kHour;
   bench.one(mutation("c", 6, "add", R"({"id":"d4"})"));
-  EXPECT_EQ(bench.engine->compact(kMaxCursor, kHour).purged_tombstones, 1);
+  EXPECT_EQ(bench.engine->purge(kMaxCursor, kHour).purged_tombstones, 1);
   request.page = first.end.page;
   EXPECT_EQ(bench.pull(request).changes.at(0).id, "d3");
 }
