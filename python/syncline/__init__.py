@@ -67,7 +67,9 @@ from .history import ABSENT, Absent, Explanation
 from .load import Loaded
 from .mutators import Mutators
 from .remote import Remote, connect
+from .retention import Compaction, Erased, Position, Retention, Upkeep
 from .upgrades import UpgradeInfo, Upgrades
+from .verify import Checked, Problem, Repair, Report, repair
 from .wsgi import wsgi
 
 __all__ = [
@@ -76,8 +78,10 @@ __all__ = [
     "Broker",
     "Change",
     "ChangeNote",
+    "Checked",
     "Closed",
     "Commit",
+    "Compaction",
     "Conflict",
     "Corrupt",
     "CursorTooOld",
@@ -86,6 +90,7 @@ __all__ = [
     "DiskFull",
     "Engine",
     "EpochMismatch",
+    "Erased",
     "Error",
     "Explanation",
     "Feed",
@@ -111,15 +116,20 @@ __all__ = [
     "NotFound",
     "Past",
     "Poke",
+    "Position",
+    "Problem",
     "Pull",
     "PushResult",
     "RateLimited",
     "ReadOnly",
     "Rejected",
     "Remote",
+    "Repair",
+    "Report",
     "Result",
     "ResultError",
     "ResultExpired",
+    "Retention",
     "Retry",
     "SequenceGap",
     "SequenceReused",
@@ -135,6 +145,7 @@ __all__ = [
     "UnknownMutation",
     "UpgradeInfo",
     "Upgrades",
+    "Upkeep",
     "UsageError",
     "Version",
     "View",
@@ -142,6 +153,7 @@ __all__ = [
     "asgi",
     "connect",
     "metrics",
+    "repair",
     "telemetry",
     "wsgi",
 ]

@@ -164,10 +164,10 @@ def _compact(engine: Engine, args: Compact) -> Compacted:
     if args.keep_seconds is not None and args.keep_after is not None:
         raise InvalidRequest("give keep_seconds or keep_after, not both")
     if args.keep_after is not None:
-        return Compacted(engine.compact(args.keep_after))
+        return Compacted(engine.compact(args.keep_after).total)
     if args.keep_seconds is not None:
-        return Compacted(engine.compact(timedelta(seconds=args.keep_seconds)))
-    return Compacted(engine.compact())
+        return Compacted(engine.compact(timedelta(seconds=args.keep_seconds)).total)
+    return Compacted(engine.compact().total)
 
 
 # ----------------------------------------------------------------------------------------------- dead letters

@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from . import _core, telemetry
+from . import retention as _keeping
+from . import verify as _verify
 from ._runner import AsyncWrite, Runner
 from .broker import Broker, LocalBroker, Poke, Subscription
 from .dead_letters import DeadLetters
@@ -25,7 +27,9 @@ from .load import Loaded, load
 from .metrics import Requests
 from .mutators import Mutators
 from .openapi import TOLD_LIMITS
+from .retention import Compaction, Erased, Position, Retention, Upkeep
 from .upgrades import Upgrades
+from .verify import Report
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -145,6 +149,8 @@ class Engine:
         read_only: beside a writer, or on a file in a folder that cannot be written.
         limits: of requests and documents.
         broker: who is told of each commit; None: this process's own.
+        retention: how long history, tombstones and the rest are kept; None: as `Retention()` says.
+        clock: for tests, in place of the system's.
         slow_mutator: seconds; one that takes as long is logged as "syncline.mutators", since everybody who
             writes waits for it; None: none is.
 
@@ -167,6 +173,8 @@ class Engine:
         limits: _core.Limits | None = None,
         broker: Broker | None = None,
         slow_mutator: float | None = 0.25,
+        retention: Retention | None = None,
+        clock: _core.ManualClock | None = None,
     ) -> None:
         if mutators is not None and not isinstance(mutators, Mutators):
             raise UsageError(f"mutators must be a syncline.Mutators, not {type(mutators).__name__}")
@@ -178,7 +186,17 @@ class Engine:
         self._mutators = mutators if mutators is not None else Mutators()
         self._limits = limits if limits is not None else _core.Limits()
         self._slow_mutator = _seconds(slow_mutator, "slow_mutator")
-        self._native = _core.Engine(name, durability=durability, read_only=read_only, limits=self._limits)
+        if retention is not None and not isinstance(retention, Retention):
+            raise UsageError(f"retention must be a syncline.Retention, not {type(retention).__name__}")
+        self._retention = retention if retention is not None else Retention()
+        self._native = _core.Engine(
+            name,
+            durability=durability,
+            read_only=read_only,
+            limits=self._limits,
+            retention=self._retention._native(),
+            clock=clock,
+        )
         self._native.watch_mutators(slow_seconds=self._slow_mutator, runner=None)
         self._spans = False
         self._requests = Requests()
@@ -693,24 +711,88 @@ class Engine:
         """
         self._native.backup(os.fspath(path), progress)
 
-    def compact(self, keep: timedelta | int = timedelta(days=30)) -> int:
-        """Forgets history and tombstones older than `keep`; returns how many lines and tombstones went.
+    # --------------------------------------------------------------------------------------------- keeping
+
+    @property
+    def retention(self) -> Retention:
+        """How long what is kept."""
+        return self._retention
+
+    def compact(self, keep: timedelta | int | None = None) -> Compaction:
+        """Forgets what need not be kept, in short steps between which others write. The background thread
+        does the same by itself.
 
         Args:
-            keep: an age, at least one hour of which is always kept; or a cursor: everything after it is kept.
+            keep: of history and tombstones, in place of what the retention says: an age (tombstones of the
+                last hour always stay); or a cursor: everything after it is kept. What the retention holds for
+                clients and feeds stays held.
+
+        Raises:
+            UsageError: keep is negative, or within a mutator or a write of this thread.
+            ReadOnly, StorageError.
         """
-        hour = 3600 * 1_000_000
-        if isinstance(keep, timedelta):
-            age = keep // timedelta(microseconds=1)
-            if age < 0:
-                raise UsageError("keep must not be negative")
-            through, age = (1 << 40) - 1, max(age, hour)
-        elif isinstance(keep, int) and not isinstance(keep, bool):
-            through, age = keep, hour
-        else:
-            raise UsageError(f"keep must be a timedelta or a cursor, not {type(keep).__name__}")
-        tombstones, lines = self._native.compact(through, age)
-        return tombstones + lines
+        return _keeping.compact(self._native, keep)
+
+    def positions(self, scope: str | None = None) -> list[Position]:
+        """Up to where each client has `scope`, or each of its scopes, in order of scope and client: of those
+        that named their `client_id` when they pulled. For how far behind they are, not for answers: what was
+        noted since the last round of the background thread is lost in a crash. Raises `InvalidScope`.
+        """
+        return _keeping.positions(self._native, scope)
+
+    @overload
+    def erase(self, scope: str, /, *, user: str | None = None, rewrite: bool = True) -> Erased: ...
+
+    @overload
+    def erase(
+        self, scope: str, entity: str, id: str, /, *, user: str | None = None, rewrite: bool = True
+    ) -> Erased: ...
+
+    def erase(
+        self,
+        scope: str,
+        entity: str | None = None,
+        id: str | None = None,
+        /,
+        *,
+        user: str | None = None,
+        rewrite: bool = True,
+    ) -> Erased:
+        """Forgets a document with its history, or every document of a scope. Clients learn of it as of any
+        deletion: by a pull.
+
+        Its log lines go, but for a deletion that says nothing of what was there, and the dead letters that
+        hold it. Afterwards the file is written anew, so that no byte of the old values is left in it; writers
+        wait for that (about a second for 100 MB), and it takes as much disk again for a while. What it cannot
+        reach: other documents, backups, the messages with which pushes were refused, and the ids, which
+        tombstones and stored results still name.
+
+        Args:
+            user: who asks, for the log.
+            rewrite: False: leave old bytes in the file until they are overwritten; say True once, at the last
+                of many.
+
+        Raises:
+            InvalidScope, InvalidRequest (only one of entity and id, or no name).
+            UsageError: within a mutator or a write of this thread.
+            DiskFull: the file cannot be written anew; the document is erased all the same.
+            ReadOnly, StorageError.
+        """
+        return _keeping.erase(self._native, scope, entity, id, user, rewrite)
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> Report:
+        """Looks at everything that is stored, and names what is not as it must be: SQLite's own check, hashes
+        of every version against the log, its chains, keys, encodings, cursors, heads, floors, epochs, clients
+        and results. It reads one snapshot beside whatever runs; of a large, busy database verify a backup.
+
+        Args:
+            progress: called with (done, total) rows now and then; what it raises ends it.
+        """
+        return _verify.verify(self._native, progress)
+
+    def upkeep(self) -> Upkeep:
+        """What the background thread did since the engine was opened, and whether it failed."""
+        return _keeping.upkeep(self._native)
 
     def handle(
         self,

@@ -359,7 +359,7 @@ def test_a_cursor_below_a_purged_deletion_is_too_old(tmp_path: Path, format: str
         )
         database.commit()
     with make_engine(path) as engine:
-        assert engine.compact(timedelta(0)) > 0
+        assert engine.compact(timedelta(0)).tombstones == 1
         client.exchange = by_handle(engine)
         for_old = client.post(
             "/_sync/pull", {"scope": "list:1", "cursor": old["cursor"], "epoch": old["epoch"]}
