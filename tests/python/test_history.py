@@ -452,6 +452,56 @@ def test_an_explanation_says_in_words_and_fields_what_is_known(engine: syncline.
         engine.explain("", "doc", "1")
 
 
+def test_an_explanation_knows_how_far_the_client_has_pulled(engine: syncline.Engine) -> None:
+    put(engine, "1", n=1)
+    put(engine, "2", n=1)
+    found = engine.explain("s", "doc", "1", "c")
+    assert (found.position, found.has) == (None, "unknown")
+    assert "How far it has pulled this scope is not known" in str(found)
+    pulled = engine.pull("s", client_id="c").cursor
+    found = engine.explain("s", "doc", "1", "c")
+    assert (found.position, found.has) == (pulled, "yes")
+    assert "it has this version" in str(found)
+    put(engine, "1", n=2)
+    put(engine, "3", n=1)
+    remove(engine, "2")
+    assert engine.explain("s", "doc", "1", "c").has == "older"
+    assert "it has an older version" in str(engine.explain("s", "doc", "1", "c"))
+    assert engine.explain("s", "doc", "3", "c").has == "no"
+    assert "before the document was created" in str(engine.explain("s", "doc", "3", "c"))
+    assert engine.explain("s", "doc", "2", "c").has == "older"
+    assert "before the deletion" in str(engine.explain("s", "doc", "2", "c"))
+    engine.pull("s", pulled, client_id="c")
+    assert engine.explain("s", "doc", "2", "c").has == "no"
+    assert "it was told of the deletion" in str(engine.explain("s", "doc", "2", "c"))
+    purge(engine, engine.head)
+    assert engine.explain("s", "doc", "2", "c").has == "unknown"
+
+
+def test_what_was_erased_is_neither_in_the_past_nor_invented(engine: syncline.Engine) -> None:
+    put(engine, "1", secret="x")
+    put(engine, "1", secret="y")
+    put(engine, "2", n=1)
+    with engine.write("s") as tx:
+        tx.set("other", "1", {"n": 1})
+    then = engine.at(engine.head)
+    engine.erase("s", "doc", "1")
+    versions = engine.history("s", "doc", "1")
+    assert [(one.op, one.data, one.changes) for one in versions] == [("delete", None, None)]
+    assert versions.complete is False
+    for ask in (
+        lambda: then.get("s", "doc", "1"),
+        lambda: then.list("s", "doc"),
+        lambda: then.find("s", "doc"),
+    ):
+        with pytest.raises(syncline.HistoryGone, match="erased"):
+            ask()
+    assert then.get("s", "doc", "2") == {"n": 1}
+    assert then.list("s", "other") == {"1": {"n": 1}}
+    assert engine.at(engine.head).list("s", "doc") == {"2": {"n": 1}}
+    assert [line.id for line in engine.log(entity="doc")] == ["2", "1"]
+
+
 # ------------------------------------------------------------------------------------------------- properties
 
 values = st.recursive(
