@@ -575,3 +575,49 @@ def test_the_past_and_the_versions_equal_recorded_copies_and_are_refused_below_t
                 assert versions[-len(kept) - 1][0] <= floor
         written = sorted(cursor for versions in told.values() for cursor, _ in versions)
         assert [line.cursor for line in engine.log(since=floor)] == [one for one in written if one > floor]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["set", "set", "delete", "erase", "compact"]), ids, documents), max_size=20
+    )
+)
+def test_with_erasures_the_past_is_right_or_refused_and_whole_from_the_last_one_on(
+    plan: list[tuple[str, str, Any]],
+) -> None:
+    with syncline.Engine(":memory:", mutators=mutators) as engine:
+        copies: list[dict[str, Any]] = [{}]
+        whole_from = 0
+        for kind, id, document in plan:
+            now = copy.deepcopy(copies[-1])
+            if kind == "compact":
+                purge(engine, len(copies) // 2)
+                whole_from = max(whole_from, len(copies) // 2)
+            elif kind == "erase":
+                engine.erase("s", "doc", id, rewrite=False)
+                now.pop(id, None)
+                whole_from = engine.head
+            else:
+                with engine.write("s") as tx:
+                    if kind == "set":
+                        tx.set("doc", id, document)
+                        now[id] = document
+                    else:
+                        tx.delete("doc", id)
+                        now.pop(id, None)
+            copies += [now] * (engine.head + 1 - len(copies))
+        for cursor, then in enumerate(copies):
+            try:
+                listed = engine.at(cursor).list("s", "doc")
+            except syncline.HistoryGone:
+                assert cursor < whole_from
+                continue
+            assert packed(listed) == packed(then)
+        for id in "123":
+            try:
+                found = engine.history("s", "doc", id)
+            except (syncline.NotFound, syncline.HistoryGone):
+                continue
+            for version in found:
+                assert packed(version.data) == packed(copies[version.cursor].get(id))
