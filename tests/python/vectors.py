@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ CONTENT_TYPES = {"json": "application/json", "msgpack": "application/msgpack"}
 # What stands in the files for every time of the server's clock, for its n-th epoch, and for an error's
 # sentence.
 TIME = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
+SINCE = datetime(1970, 1, 1, tzinfo=timezone.utc)
 EPOCH = "epoch-{:010d}"
 MESSAGE = "a sentence for people"
 
@@ -103,11 +103,14 @@ class Server:
         self._folder = folder
         self._limits = syncline.Limits(**limits)
         self._path = folder / "server.db"
+        self._clock = syncline._core.ManualClock((TIME - SINCE) // timedelta(microseconds=1))
         self.epochs: list[str] = []
         self._open()
 
     def _open(self) -> None:
-        self.engine = syncline.Engine(self._path, mutators=make_mutators(), limits=self._limits)
+        self.engine = syncline.Engine(
+            self._path, mutators=make_mutators(), limits=self._limits, clock=self._clock
+        )
         self.epochs.append(self.engine.epoch)
 
     def close(self) -> None:
@@ -134,13 +137,8 @@ class Server:
         self._open()
 
     def _forget(self) -> None:
-        """A deletion is kept for an hour at least, so these are made two hours old."""
-        self.engine.close()
-        with contextlib.closing(sqlite3.connect(self._path)) as database:
-            database.execute("UPDATE changelog SET ts = ts - 7200000000")
-            database.execute("UPDATE documents SET updated_at = updated_at - 7200000000")
-            database.commit()
-        self._open()
+        """A deletion is kept for an hour at least."""
+        self._clock.advance(2 * 3600 * 1_000_000)
         self.engine.compact(timedelta(0))
 
     def answer(self, request: dict[str, Any], format: str) -> sync_http.Response:
