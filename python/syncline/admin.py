@@ -15,7 +15,9 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._validate import validator_for
-from .errors import InvalidMutation, InvalidRequest
+from .errors import InvalidMutation, InvalidRequest, UsageError
+from .retention import Compaction, Erased
+from .verify import Checked, Problem
 
 if TYPE_CHECKING:
     from .dead_letters import DeadLetter
@@ -153,21 +155,75 @@ class Compact:
     keep_after: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Compacted:
-    forgotten: int
-
-
 @_command("compact")
-def _compact(engine: Engine, args: Compact) -> Compacted:
+def _compact(engine: Engine, args: Compact) -> Compaction:
     """Forgets history and tombstones that need not be kept."""
     if args.keep_seconds is not None and args.keep_after is not None:
         raise InvalidRequest("give keep_seconds or keep_after, not both")
-    if args.keep_after is not None:
-        return Compacted(engine.compact(args.keep_after).total)
-    if args.keep_seconds is not None:
-        return Compacted(engine.compact(timedelta(seconds=args.keep_seconds)).total)
-    return Compacted(engine.compact().total)
+    keep: Any = args.keep_after if args.keep_seconds is None else timedelta(seconds=args.keep_seconds)
+    try:
+        return engine.compact(keep)
+    except UsageError as error:
+        raise InvalidRequest(error.message) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """See `syncline.Report`."""
+
+    problems: list[Problem]
+    found: int
+    checked: Checked
+
+
+@_command("verify")
+def _verify(engine: Engine, args: Nothing) -> Found:
+    """Checks every stored invariant, and names what is wrong."""
+    report = engine.verify()
+    return Found(list(report.problems), report.found, report.checked)
+
+
+@dataclasses.dataclass(frozen=True)
+class Erase:
+    """A document, or without `entity` and `id` a whole scope."""
+
+    scope: str
+    entity: str | None = None
+    id: str | None = None
+    rewrite: bool = True
+
+
+@_command("erase")
+def _erase(engine: Engine, args: Erase) -> Erased:
+    """Forgets a document with its history, or every document of a scope."""
+    if args.entity is None and args.id is None:
+        return engine.erase(args.scope, rewrite=args.rewrite)
+    if args.entity is None or args.id is None:
+        raise InvalidRequest("entity and id come together, or neither")
+    return engine.erase(args.scope, args.entity, args.id, rewrite=args.rewrite)
+
+
+@dataclasses.dataclass(frozen=True)
+class PositionsOf:
+    scope: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Positions:
+    """See `syncline.Position`; `last_seen` in RFC 3339."""
+
+    positions: list[dict[str, object]]
+
+
+@_command("positions")
+def _positions(engine: Engine, args: PositionsOf) -> Positions:
+    """Up to where each client has its scopes, and how far behind it is."""
+    return Positions(
+        [
+            {**dataclasses.asdict(one), "last_seen": _rfc3339(one.last_seen)}
+            for one in engine.positions(args.scope)
+        ]
+    )
 
 
 # ----------------------------------------------------------------------------------------------- dead letters

@@ -153,6 +153,7 @@ class Collector:
         for feed in engine.feeds() if read else ():
             lag.add_metric([feed.name], feed.lag)
         yield lag
+        yield from self._upkeep(read)
         yield from self._mutators(engine._native.mutator_times() if read else {})
         requests = self._core.HistogramMetricFamily(
             "syncline_http_request_seconds",
@@ -165,6 +166,22 @@ class Collector:
                     [path, method, str(status)], _cumulative(REQUEST_BOUNDS, buckets), seconds
                 )
         yield requests
+
+    def _upkeep(self, read: bool) -> Iterator[Metric]:
+        rounds = self._core.CounterMetricFamily("syncline_upkeep_rounds", "Rounds of the retention's thread.")
+        failures = self._core.CounterMetricFamily("syncline_upkeep_failures", "Those of them that failed.")
+        forgotten = self._core.CounterMetricFamily(
+            "syncline_forgotten", "What was forgotten, by kind: log_lines, tombstones, ...", labels=["kind"]
+        )
+        if read:
+            upkeep = self._engine.upkeep()
+            rounds.add_metric([], upkeep.rounds)
+            failures.add_metric([], upkeep.failures)
+            for kind, count in vars(upkeep.total).items():
+                forgotten.add_metric([kind], count)
+        yield rounds
+        yield failures
+        yield forgotten
 
     def _mutators(self, times: dict[str, tuple[int, int, float, float, list[int]]]) -> Iterator[Metric]:
         runs = self._core.HistogramMetricFamily(

@@ -111,6 +111,13 @@ def test_metrics_count_dead_letters(engine: syncline.Engine) -> None:
     assert value(text, "syncline_dead_letters_dropped_total") == 0
 
 
+def test_metrics_count_what_was_forgotten(engine: syncline.Engine) -> None:
+    text = read_metrics(engine)
+    assert value(text, "syncline_forgotten_total", kind="tombstones") == 0
+    assert value(text, "syncline_upkeep_failures_total") == 0
+    assert value(text, "syncline_upkeep_rounds_total") >= 0
+
+
 def test_histograms_are_cumulative_and_agree_with_their_count(engine: syncline.Engine) -> None:
     Client(by_handle(engine)).goes_on()
     buckets: dict[frozenset[tuple[str, str]], list[float]] = {}
