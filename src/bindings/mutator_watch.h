@@ -39,7 +39,7 @@ class MutatorWatch {
   std::map<std::string, Times, std::less<>> times_;  // as many as there are registered mutators
 };
 
-// Measures one run, from its construction to `end`. It costs two readings of the clock, 0.05 us of a call's 2 to 3 us.
+// Measures one run, from its construction to `end`. With the look-up it costs 0.15 us of a call's 2 to 3 us.
 class MutatorRun {
  public:
   MutatorRun(MutatorWatch& watch, std::string_view name) : times_(watch.of(name)) {}
