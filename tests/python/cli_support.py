@@ -55,8 +55,11 @@ def refused(folder: Path, *arguments: str, status: int, **environment: str) -> s
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *arguments: str, stop: signal.Signals = signal.SIGTERM) -> Iterator[str]:
-    """The URL of `syncline serve`. Afterwards it was told to stop, and must have ended with 0."""
+def serving(
+    folder: Path, *arguments: str, stop: signal.Signals = signal.SIGTERM, fails: str = ""
+) -> Iterator[str]:
+    """The URL of `syncline serve`. Afterwards it was told to stop, and must have ended with 0; a traceback is
+    in its log only for a mutator that fails, named so."""
     process = subprocess.Popen(
         [sys.executable, "-m", "syncline.cli", "serve", *arguments, "--port", "0"],
         cwd=folder,
@@ -76,4 +79,5 @@ def serving(folder: Path, *arguments: str, stop: signal.Signals = signal.SIGTERM
         process.send_signal(stop)
         _, said = process.communicate(timeout=30)
     assert process.returncode == 0, said
-    assert "Traceback" not in said
+    assert ("Traceback" in said) is bool(fails), said
+    assert fails in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -401,6 +402,115 @@ def test_compact_forgets_what_need_not_be_kept(folder: Path) -> None:
     assert lines(folder, "stats", "notes.db")[0]["tombstones"] == 0
     assert contents(folder / "notes.db") == NOW
     assert "30d" in refused(folder, "compact", "notes.db", "--keep", "a while", status=2)
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_verify_names_what_is_wrong_and_repair_mends_it(folder: Path, served: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        where: tuple[str, ...] = ("notes.db",)
+        if served:
+            hooks = ("notes:engine", "--token-file", "tokens", "--operator", "ada")
+            where = ("--url", stack.enter_context(serving(folder, *hooks)), "--token", "t0ken")
+        (told,) = lines(folder, "verify", *where)
+        assert (told["found"], told["problems"]) == (0, [])
+        assert told["checked"]["log_lines"] > 0
+        assert "log lines" in done(folder, "verify", "notes.db")  # beside its server, too
+    with closing(sqlite3.connect(folder / "notes.db")) as database:
+        database.execute("UPDATE documents SET version = version + 7")
+        database.commit()
+    ran = command(folder, "verify", "notes.db", "--json")
+    assert ran.returncode == 1
+    assert json.loads(ran.stdout)["found"] > 0
+    assert "version" in command(folder, "verify", "notes.db").stdout
+    assert "--yes" in refused(folder, "repair", "notes.db", status=2)
+    assert done(folder, "repair", "notes.db", "--yes")
+    assert "nothing" in command(folder, "repair", "notes.db", "--yes").stderr
+    assert lines(folder, "verify", "notes.db")[0]["found"] == 0
+    assert contents(folder / "notes.db") == NOW
+
+
+def test_repair_does_not_touch_a_database_that_is_served(folder: Path) -> None:
+    with serving(folder, "notes:engine", "--token-file", "tokens"):
+        assert "notes.db" in refused(folder, "repair", "notes.db", "--yes", status=1)
+    assert "absent.db" in refused(folder, "repair", "absent.db", "--yes", status=1)
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_erase_forgets_a_document_or_a_scope_after_asking(folder: Path, served: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        where: tuple[str, ...] = ("notes.db",)
+        options: tuple[str, ...] = ()
+        if served:
+            hooks = ("notes:engine", "--token-file", "tokens", "--operator", "ada")
+            options = ("--url", stack.enter_context(serving(folder, *hooks)), "--token", "t0ken")
+            where = ()
+        assert "--yes" in refused(folder, "erase", *where, "list:1", "note", "1", *options, status=2)
+        assert contents(folder / "notes.db") == NOW
+        (told,) = lines(folder, "erase", *where, "list:1", "note", "1", *options, "--yes")
+        assert told["documents"] == 1
+        assert "ENTITY" in refused(folder, "erase", *where, "list:1", "note", *options, "--yes", status=2)
+        assert "Wanted" in refused(folder, "erase", *where, *options, "--yes", status=2) or served
+        done(folder, "erase", *where, "list:2", *options, "--yes")
+    assert {scope: data for scope, data in contents(folder / "notes.db").items() if data} == {}
+    assert b"uno" not in (folder / "notes.db").read_bytes()
+
+
+def test_positions_tell_how_far_behind_clients_are(folder: Path) -> None:
+    hooks = ("notes:engine", "--token-file", "tokens", "--operator", "ada")
+    with serving(folder, *hooks) as url:
+        with syncline.connect(url, token="t0ken", client_id="phone") as ada:
+            at = ada.pull("list:1").cursor
+            ada.push(
+                [{"name": "note/set", "args": {"id": "9", "text": "x"}, "scope": "list:1", "client_seq": 1}]
+            )
+        (told,) = lines(folder, "positions", "--url", url, "--token", "t0ken")
+        assert (told["client_id"], told["user"], told["scope"], told["cursor"]) == (
+            "phone",
+            "ada",
+            "list:1",
+            at,
+        )
+        assert told["lag"] > 0
+        assert "phone" in done(folder, "positions", "--url", url, "--token", "t0ken", "--scope", "list:1")
+    assert [one["client_id"] for one in lines(folder, "positions", "notes.db")] == ["phone"]
+    assert lines(folder, "positions", "notes.db", "--scope", "list:2") == []
+
+
+# ----------------------------------------------------------------------------------------------- dead letters
+
+
+def test_dead_letters_are_listed_shown_retried_and_discarded(folder: Path) -> None:
+    mutation = {"name": "note/fragile", "args": {"id": "f", "at": b"\x01"}, "scope": "list:1"}
+    as_ada = ("--token", "t0ken")
+    hooks = ("notes:engine", "--token-file", "tokens", "--operator", "ada")
+    with serving(folder, *hooks, fails="note/fragile") as url:
+        with syncline.connect(url, token="other") as bob:
+            assert not bob.push([mutation, mutation]).ok
+        first, second = lines(folder, "dead-letters", "list", "notes.db")
+        assert (first["name"], first["user"], first["error"]) == ("note/fragile", "bob", "KeyError")
+        assert lines(folder, "dead-letters", "list", "--url", url, *as_ada) == [first, second]
+        assert lines(folder, "dead-letters", "list", "notes.db", "-n", "1") == [first]
+        text = done(folder, "dead-letters", "list", "notes.db")
+        assert "what was not there" in text.splitlines()[1]
+        id = str(first["id"])
+        text = done(folder, "dead-letters", "show", "notes.db", id)
+        assert "Traceback" in text
+        assert "KeyError" in text
+        assert '"$binary"' in text
+        assert "pid" in refused(folder, "dead-letters", "discard", "notes.db", id, "--yes", status=1)
+        refused(folder, "dead-letters", "retry", id, "--url", url, *as_ada, status=1)
+        (folder / "mended").touch()
+        done(folder, "dead-letters", "retry", id, "--url", url, *as_ada)
+        refused(folder, "dead-letters", "show", "--url", url, *as_ada, id, status=1)
+        assert lines(folder, "get", "notes.db", "list:1", "note", "f") == [{"text": "mended"}]
+        assert "--url" in refused(folder, "dead-letters", "retry", id, status=2)
+    id = str(second["id"])
+    assert "--yes" in refused(folder, "dead-letters", "discard", "notes.db", id, status=2)
+    done(folder, "dead-letters", "discard", "notes.db", id, "--yes")
+    refused(folder, "dead-letters", "discard", "notes.db", id, "--yes", status=1)
+    assert "number" in refused(folder, "dead-letters", "show", "notes.db", "x", status=2)
+    assert "Wanted" in refused(folder, "dead-letters", "show", "notes.db", status=2)
+    assert lines(folder, "dead-letters", "list", "notes.db") == []
 
 
 # ----------------------------------------------------------------------------------------- backup and restore
