@@ -53,8 +53,10 @@ TEST_F(Verify, EveryStateThatTheEngineLeavesIsSound) {
       const std::string id = "{\"id\":\"" + std::to_string(random.next() % 9) + "\",\"v\":" + std::to_string(step) + "}";
       const std::string scope = random.next() % 2 == 0 ? "s" : "t";
       const std::string what = std::vector<std::string>{"set", "set", "del", "boom", "nothing"}[random.next() % 5];
-      bench.push({mutation("c", ++seq, what, id, scope)}, {}, random.next() % 9 == 0 ? std::map<std::string, std::int64_t>{{"c", seq - 1}}
-                                                                                     : std::map<std::string, std::int64_t>{});
+      std::map<std::string, std::int64_t> settled;
+      if (random.next() % 9 == 0) settled["c"] = seq;
+      ++seq;
+      bench.push({mutation("c", seq, what, id, scope)}, {}, settled);
       bench.clock->time += static_cast<std::int64_t>(random.next() % age::kHour);
       switch (random.next() % 20) {
         case 0: bench.engine->compactor().compact({.age = 3 * age::kHour, .after = {}}); break;
