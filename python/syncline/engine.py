@@ -833,10 +833,8 @@ class Engine:
         self._native.check_not_writing()
         for subscription in list(self._subscriptions):
             subscription.close()
-        for feed in self._feeds.all():
-            feed.close()
         if self._finalize.alive and not self._native.read_only:
-            self._feeds.save(self._native)
+            self._feeds.close(self._native)
         if self._finalize.alive:
             self._finalize()
             _log.info("closed %r", self._path, extra={"syncline_database": self._path})

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import threading
 import time
 import weakref
@@ -30,7 +31,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core
-from .errors import Closed, HistoryGone, InvalidRequest, ReadOnly, UsageError
+from .errors import Closed, Error, HistoryGone, InvalidRequest, ReadOnly, UsageError
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 __all__ = ["Commit", "Feed", "FeedChange", "FeedInfo"]
+
+_log = logging.getLogger("syncline.feed")
 
 _SCOPE = "_feeds"
 _ENTITY = "feed"
@@ -530,14 +533,19 @@ class Feeds:
                 del self._active[feed.name]
                 self.left[feed.name] = feed.cursor
 
-    def save(self, native: _core.Engine) -> None:
-        """What feeds left behind; before the database is closed."""
-        if not self.left:
-            return
-        stored = _positions(native)
-        for name, cursor in self.left.items():
-            if stored.get(name, cursor) < cursor:
-                _core.put_note(native, _SCOPE, _ENTITY, name, {"cursor": cursor})
+    def close(self, native: _core.Engine) -> None:
+        """Ends the feeds and saves what they left behind, before the database is closed. A disk that fails
+        keeps nobody from closing: what is not saved is told again."""
+        for feed in self.all():
+            with contextlib.suppress(Error):
+                feed.close()
+        try:
+            stored = _positions(native) if self.left else {}
+            for name, cursor in self.left.items():
+                if stored.get(name, cursor) < cursor:
+                    _core.put_note(native, _SCOPE, _ENTITY, name, {"cursor": cursor})
+        except Error:
+            _log.exception("the positions of feeds could not be saved")
 
     def all(self) -> list[Feed]:
         with self._lock:

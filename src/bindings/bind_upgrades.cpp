@@ -44,7 +44,7 @@ class PyUpgrader final : public Upgrader {
     try {
       return run(entity, id, cursor, body);
     } catch (py::error_already_set& raised) {
-      const py::object value = raised.value();
+      const py::object& value = raised.value();
       if (PyObject_IsInstance(value.ptr(), PyExc_Exception) != 1) throw;
       if (raised.trace()) PyException_SetTraceback(value.ptr(), raised.trace().ptr());
       log(entity, id, value);

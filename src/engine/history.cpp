@@ -297,8 +297,10 @@ std::vector<std::string> bodies_of(Engine& engine, std::span<const LineKey> line
   std::map<std::tuple<std::string_view, std::string_view, std::string_view>, std::vector<std::size_t>> documents;
   for (std::size_t n = 0; n < lines.size(); ++n) documents[{lines[n].scope, lines[n].entity, lines[n].id}].push_back(n);
   const std::unique_ptr<ReadTx> tx = engine.begin_read();
-  for (auto& [key, wanted] : documents) {
-    const Place place{std::get<0>(key), std::get<1>(key), std::get<2>(key)};
+  for (auto& document : documents) {
+    const auto& [scope, entity, id] = document.first;
+    const Place place{scope, entity, id};
+    std::vector<std::size_t>& wanted = document.second;
     std::ranges::sort(wanted, std::ranges::greater{}, [&](std::size_t n) { return lines[n].cursor; });
     auto next = wanted.begin();
     std::string body;
