@@ -13,7 +13,8 @@ once. A consumer must therefore not mind a commit that it has seen, which `commi
 A commit is one mutation, or one write of backend code, whole: its changes, and who made them. Waiting for
 the next one is no polling: the commit itself wakes it. One consumer at a time has a name; another one is
 refused. History that a feed has not read yet is held back from compaction, for a time; where it went all the
-same, or was erased, the feed raises `HistoryGone` instead of skipping what it would have told.
+same, the feed raises `HistoryGone` instead of skipping what it would have told. Of a document that was erased
+only its deletion is told.
 """
 
 from __future__ import annotations
@@ -267,7 +268,7 @@ class Feed:
         none came.
 
         Raises:
-            HistoryGone: what it would have told next was compacted away, or erased.
+            HistoryGone: what it would have told next was compacted away.
             Closed: the feed, or its engine, was closed.
             UsageError: another thread is in it, or this one is within a mutator or a write.
         """
@@ -419,19 +420,29 @@ class Feed:
     def _fill(self) -> None:
         """Reads ahead: whole mutations, with the bodies that they left."""
         began = self._read
-        try:
-            lines = self._next_lines()
-            bodies = _core.bodies(self._native, lines)
+        tries = 0
+        while True:
+            try:
+                lines = self._next_lines()
+                bodies = _core.bodies(self._native, lines)
+                error = None
+            except HistoryGone as gone:
+                error = gone
+            except BaseException:
+                self._again_from(began)
+                raise
             # Whatever was purged before it could be read has raised this by now.
             floor = _core.log_floor(self._native, self._scopes)
             if began < floor:
-                raise HistoryGone(details={"floor": floor})
-        except BaseException as error:
-            self._log = None
-            self._read = began
-            if isinstance(error, HistoryGone):
-                raise self._gone(began, error.floor) from None
-            raise
+                self._again_from(began)
+                raise self._gone(began, floor)
+            if error is None:
+                break
+            # A document was erased between its lines and its body: without them it is told as it is now.
+            self._again_from(began)
+            tries += 1
+            if tries == 3:
+                raise error
         commit: Commit | None = None
         mutation: tuple[str | None, int] | None = None
         for line, body in zip(lines, bodies, strict=True):
@@ -451,6 +462,10 @@ class Feed:
                 self._ahead.append(commit)
             commit.changes.append(change)
             commit.cursor = line.cursor
+
+    def _again_from(self, cursor: int) -> None:
+        self._log = None
+        self._read = cursor
 
     def _next_lines(self) -> list[_core.LogLine]:
         """A chunk of lines that ends where a mutation ends."""
@@ -482,13 +497,12 @@ class Feed:
             self._log = None
         return lines
 
-    def _gone(self, position: int, floor: int | None) -> HistoryGone:
+    def _gone(self, position: int, floor: int) -> HistoryGone:
         return HistoryGone(
             f"the feed {self._name!r} stands at cursor {position}, and the history up to {floor} was "
-            "compacted away or erased: it would skip what happened there. Rebuild what it feeds from the "
-            "documents; then "
-            f"engine.forget_feed({self._name!r}), and engine.feed(..., start=) with their cursor",
-            details={} if floor is None else {"floor": floor},
+            "compacted away: it would skip what happened there. Rebuild what it feeds from the documents; "
+            f"then engine.forget_feed({self._name!r}), and engine.feed(..., start=) with their cursor",
+            details={"floor": floor},
         )
 
     # ---------------------------------------------------------------------------------------- waking

@@ -354,6 +354,44 @@ def purge(engine: syncline.Engine, through: int) -> None:
     engine._native.compact(through, 0)
 
 
+def test_compaction_keeps_what_a_feed_has_not_read(engine: syncline.Engine) -> None:
+    for value in range(6):
+        put(engine, value)
+    with engine.feed("slow") as feed:
+        next(feed)
+        next(feed)
+    engine.compact(keep=6)
+    assert [line.cursor for line in engine.log()] == [2, 3, 4, 5, 6]
+    assert now(engine, "slow") == [("a", value) for value in range(1, 6)]
+    engine.compact(keep=6)
+    assert list(engine.log()) == []
+    assert now(engine, "slow") == []
+
+
+def test_of_an_erased_document_only_the_deletion_is_told(engine: syncline.Engine) -> None:
+    put(engine, 1, id="secret")
+    put(engine, 2, id="open")
+    assert len(now(engine, "early")) == 2
+    engine.erase("s", "k", "secret")
+    assert now(engine, "early") == [("secret", None)]
+    assert now(engine, "late") == [("open", 2), ("secret", None)]
+
+
+def test_what_is_erased_while_a_feed_reads_ahead_is_not_told(engine: syncline.Engine) -> None:
+    put(engine, 1, id="secret")
+    put(engine, 2, id="open")
+    feed = engine.feed("f", follow=False)
+    lines = feed._next_lines()
+    engine.erase("s", "k", "secret")
+    # As if it had been erased between the lines and their bodies.
+    handed = [lines]
+    read = feed._next_lines
+    feed._next_lines = lambda: handed.pop() if handed else read()  # type: ignore[method-assign]
+    feed._read = 0
+    with feed:
+        assert told(feed) == [("open", 2), ("secret", None)]
+
+
 def test_what_is_purged_while_a_feed_reads_is_refused_too(engine: syncline.Engine) -> None:
     for value in range(2000):
         put(engine, value)

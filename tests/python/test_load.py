@@ -51,6 +51,7 @@ def test_changes_are_logged_pulled_and_told_as_usual(engine: syncline.Engine) ->
         ("create", "d00002", "importer", None),
         ("update", "d00001", None, None),
     ]
+    assert not engine.verify().problems
     assert [(one.id, one.op, one.version) for one in engine.pull("s").changes] == [
         ("d00000", "create", 1),
         ("d00002", "create", 1),

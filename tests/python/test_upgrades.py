@@ -92,6 +92,7 @@ def test_the_background_writes_every_document_back_by_ordinary_commits(path: Pat
             ADA,
             {"name": "Ada Lovelace", "n": 1},
         ]
+        assert not engine.verify().problems
     # Without the function: that is how they are stored.
     with syncline.Engine(path) as engine, engine.read("s") as view:
         assert view.list("user") == {"ada": ADA, "bob": BOB}
