@@ -64,7 +64,10 @@ def begin(name: str, attributes: Attributes, headers: Mapping[str, str] | None =
 
 def current(span: Span) -> contextlib.AbstractContextManager[object]:
     """Makes it the current one for the length of a `with` block, and ends nothing."""
-    return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+    made: contextlib.AbstractContextManager[object] = trace.use_span(
+        span, end_on_exit=False, record_exception=False, set_status_on_exception=False
+    )
+    return made
 
 
 def fail(span: Span, error: BaseException | str) -> None:

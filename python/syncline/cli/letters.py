@@ -29,8 +29,6 @@ from .common import (
 
 __all__ = ["add_to"]
 
-letters = typer.Typer(no_args_is_help=True, help="Mutations whose mutator failed of its own code.")
-
 
 def _letter_id(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
@@ -38,7 +36,6 @@ def _letter_id(text: str) -> int:
     return int(text)
 
 
-@letters.command("list")
 def list_letters(
     database: MaybeDatabase = None,
     url: Url = None,
@@ -66,7 +63,6 @@ def list_letters(
         note(f"{answer['dropped']:,} were dropped unread, because they were too many, too large or too old")
 
 
-@letters.command("show")
 def show_letter(
     words: Annotated[list[str], typer.Argument(metavar="[DATABASE] ID")],
     url: Url = None,
@@ -91,7 +87,6 @@ def show_letter(
     out.print(clean(letter["traceback"]), markup=False)
 
 
-@letters.command("retry")
 def retry_letter(
     id: Annotated[str, typer.Argument(metavar="ID")],
     url: Url = None,
@@ -113,7 +108,6 @@ def retry_letter(
         raise typer.Exit(1)
 
 
-@letters.command("discard")
 def discard_letter(
     words: Annotated[list[str], typer.Argument(metavar="[DATABASE] ID")],
     url: Url = None,
@@ -135,4 +129,9 @@ def discard_letter(
 
 def add_to(commands: typer.Typer) -> None:
     """Adds these commands."""
+    letters = typer.Typer(no_args_is_help=True, help="Mutations whose mutator failed of its own code.")
+    letters.command("list")(list_letters)
+    letters.command("show")(show_letter)
+    letters.command("retry")(retry_letter)
+    letters.command("discard")(discard_letter)
     commands.add_typer(letters, name="dead-letters")
