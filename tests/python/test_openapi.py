@@ -176,6 +176,45 @@ def test_every_error_of_a_request_is_answered_as_described(described: Described)
     }
 
 
+def test_every_command_of_an_admin_answers_as_described(described: Described) -> None:
+    client = described.client()
+    client.one("note/crash", {})
+    client.post("/_sync/pull", {"scope": "list:1", "cursor": 0, "client_id": "c1"})
+    row = {"scope": "s", "entity": "n", "id": "1", "data": {"x": 1}}
+    asked: list[tuple[str, dict[str, Any], int]] = [
+        ("import", {"rows": [row, {**row, "scope": "t"}, {**row, "id": "2", "data": None}]}, 200),
+        ("import", {"rows": [{**row, "data": 1}]}, 400),
+        ("import", {"rows": [{**row, "scope": "_s"}]}, 400),
+        ("stats", {}, 200),
+        ("compact", {"keep_seconds": 7200.0}, 200),
+        ("compact", {"keep_after": 1}, 200),
+        ("compact", {"keep_seconds": -1.0}, 400),
+        ("compact", {"keep_seconds": 1.0, "keep_after": 1}, 400),
+        ("verify", {}, 200),
+        ("erase", {"scope": "s", "entity": "n", "id": "1"}, 200),
+        ("erase", {"scope": "t"}, 200),
+        ("erase", {"scope": "t", "entity": "n"}, 400),
+        ("positions", {}, 200),
+        ("positions", {"scope": "list:1"}, 200),
+        ("dead-letters", {}, 200),
+        ("dead-letters/show", {"id": 1}, 200),
+        ("dead-letters/retry", {"id": 1}, 200),
+        ("dead-letters/discard", {"id": 1}, 200),
+        ("dead-letters/show", {"id": 1}, 404),
+        ("dead-letters/discard", {"id": "1"}, 400),
+    ]
+    for name, body, status in asked:
+        path = f"/_sync/admin/{name}"
+        content = described.document["paths"][path]["post"]["requestBody"]["content"]
+        if status == 200:
+            described.validate(body, content["application/json"]["schema"])
+        answer = client.post(path, body)
+        assert answer.status == status, (name, body, answer.body)
+    assert {path for path, status, _ in described.seen if status == 200} >= {
+        path for path in described.document["paths"] if path.startswith("/_sync/admin/")
+    }
+
+
 def refuse(error: BaseException) -> Any:
     def hook(*_: object) -> Any:
         raise error
