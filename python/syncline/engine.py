@@ -763,9 +763,9 @@ class Engine:
 
         Its log lines go, but for a deletion that says nothing of what was there, and the dead letters that
         hold it. Afterwards the file is written anew, so that no byte of the old values is left in it; writers
-        wait for that (about a second for 100 MB), and it takes as much disk again for a while. What it cannot
-        reach: other documents, backups, the messages with which pushes were refused, and the ids, which
-        tombstones and stored results still name.
+        wait for that (about two seconds for 100 MB), and it takes as much disk again for a while. What it
+        cannot reach: other documents, backups, the messages with which pushes were refused, and the ids,
+        which tombstones and stored results still name.
 
         Args:
             user: who asks, for the log.

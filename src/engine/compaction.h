@@ -54,6 +54,7 @@ struct Retention {
 // What one call forgot.
 struct Compaction {
   std::int64_t log_lines = 0, tombstones = 0, results = 0, positions = 0, dead_letters = 0, steps = 0;
+  std::int64_t pages = 0;  // given back to the disk
   Compaction& operator+=(const Compaction& other) noexcept;
 };
 
@@ -111,6 +112,7 @@ class Compactor {
   void forget_results(Steps& steps);
   void forget_dead_letters(Steps& steps);
   void forget_positions(Steps& steps);
+  void give_back(Steps& steps);
   std::optional<Cursor> slowest_feed(ReadTx& tx);
   bool pause(std::int64_t microseconds);  // false: it is to stop
 

@@ -3,7 +3,7 @@
 // What     SQLite's own check of the file; tables and indexes as the schema says; names, scopes, epochs and heads; each document against
 //          its key and, version by version, against its log lines and their hashes; canonical encoding; lines that belong to nothing;
 //          clients and their results; unlogged documents. What is wrong is said in words, with the place.
-// Cost     each row is read once, each version undone once: 0.3-0.5 M documents with a line each a second. The snapshot keeps the log of
+// Cost     each row is read once, each version undone once: 0.1 M documents with a line each a second. The snapshot keeps the log of
 //          writes from being taken over meanwhile: on a large and busy database, verify a backup.
 // Owner    value types. Threads  any.
 #pragma once

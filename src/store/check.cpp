@@ -194,7 +194,8 @@ class Check {
   }
 
   void documents() {
-    Statement row = prepare("SELECT place, entity, id, version, updated_at, created, body, typeof(body), created_at FROM documents ORDER BY place");
+    Statement row = prepare(
+        "SELECT place, entity, id, version, updated_at, created, body, typeof(body), created_at FROM documents ORDER BY place");
     Statement key = prepare("SELECT cursor FROM keys WHERE scope = ?1 AND entity = ?2 AND id = ?3");
     Statement line = prepare("SELECT scope, entity, id, op, version, previous, ts, delta, hash FROM changelog WHERE cursor = ?1");
     while (row.step()) {
@@ -214,8 +215,8 @@ class Check {
         found(place, "its cursor " + std::to_string(cursor) + " is above the database's head " + std::to_string(head_));
       }
       if (at != scopes_.end() && cursor > at->second.head) {
-        found("scope " + quoted(at->second.name), "its head " + std::to_string(at->second.head) + " is below cursor " + std::to_string(cursor) +
-                                                      " of " + place);
+        found("scope " + quoted(at->second.name),
+              "its head " + std::to_string(at->second.head) + " is below cursor " + std::to_string(cursor) + " of " + place);
       }
       if (row.integer(3) < 1) found(place, "its version is " + std::to_string(row.integer(3)));
       if (row.integer(5) < 1 || row.integer(5) > cursor) {
@@ -307,7 +308,8 @@ class Check {
       if (creates && !created_known) {
         created_known = true;
         if (expected.created != at || expected.created_at != line.ts) {
-          found(document, "it says that it was created at cursor " + std::to_string(expected.created) + ", and its log at " + std::to_string(at));
+          found(document,
+                "it says that it was created at cursor " + std::to_string(expected.created) + ", and its log at " + std::to_string(at));
         }
       }
       if (line.previous < 0 || line.previous >= at) {
@@ -396,7 +398,8 @@ class Check {
       const std::string place = "client " + quoted(client.text(0));
       if (const std::string fault = name_fault(client.text(0)); !fault.empty()) found(place, fault);
       if (client.integer(2) < 0 || client.integer(1) < client.integer(2)) {
-        found(place, "it has settled up to " + std::to_string(client.integer(2)) + ", and its last number is " + std::to_string(client.integer(1)));
+        found(place,
+              "it has settled up to " + std::to_string(client.integer(2)) + ", and its last number is " + std::to_string(client.integer(1)));
       }
     }
     Statement row = prepare(

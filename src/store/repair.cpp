@@ -93,8 +93,8 @@ class Repair {
   void schema() {
     Connection fresh(":memory:", Mode::write);
     sqlite::migrate(fresh);
-    Statement wanted(fresh.handle(), "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY type DESC", fresh.path(),
-                     false);
+    Statement wanted(fresh.handle(), "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY type DESC",
+                     fresh.path(), false);
     while (wanted.step()) {
       Statement there = prepare("SELECT 1 FROM sqlite_schema WHERE name = ?1");
       there.bind_text(1, wanted.text(1));
@@ -106,7 +106,8 @@ class Repair {
       }
       connection_.execute(std::string(wanted.text(2)));
       const bool derived = table == "keys" || table == "tombstones" || table == "meta";
-      say("the " + std::string(wanted.text(0)) + " " + table + " was missing, and " + (derived ? "was rebuilt" : "is empty now: what it held is lost"));
+      say("the " + std::string(wanted.text(0)) + " " + table + " was missing, and " +
+          (derived ? "was rebuilt" : "is empty now: what it held is lost"));
     }
   }
 
@@ -127,9 +128,9 @@ class Repair {
 
   // Of two rows of one key the later one counts.
   void duplicates() {
-    change(std::string("DELETE FROM documents WHERE EXISTS (SELECT 1 FROM (SELECT place >> 40 AS s, entity AS e, id AS i, max(place) AS latest,"
-                       " count(*) AS n FROM documents GROUP BY 1, 2, 3) AS g WHERE g.n > 1 AND g.s = place >> 40 AND g.e = entity AND g.i = id"
-                       " AND place < g.latest)"),
+    change(std::string("DELETE FROM documents WHERE EXISTS (SELECT 1 FROM (SELECT place >> 40 AS s, entity AS e, id AS i,"
+                       " max(place) AS latest, count(*) AS n FROM documents GROUP BY 1, 2, 3) AS g"
+                       " WHERE g.n > 1 AND g.s = place >> 40 AND g.e = entity AND g.i = id AND place < g.latest)"),
            "second rows of a document, older than the one that stays");
   }
 
@@ -137,8 +138,8 @@ class Repair {
   void marks() {
     std::vector<std::pair<std::int64_t, std::string>> wrong;
     {
-      Statement row = prepare(std::string("SELECT d.place, d.entity, d.id FROM documents d JOIN changelog l ON l.cursor = (d.place & ") + kMask +
-                              ") WHERE l.op = 3 AND d.body IS NOT NULL AND (length(d.body) = 0 OR d.body = l.delta)");
+      Statement row = prepare(std::string("SELECT d.place, d.entity, d.id FROM documents d JOIN changelog l") +
+                              " ON l.cursor = (d.place & " + kMask + ") WHERE l.op = 3 AND d.body IS NOT NULL AND (length(d.body) = 0 OR d.body = l.delta)");
       while (row.step()) wrong.emplace_back(row.integer(0), name(scope_of(row.integer(0)), row.integer(1), row.text(2)));
     }
     for (const auto& [place, what] : wrong) {
@@ -201,7 +202,8 @@ class Repair {
         at = before->previous;
       }
       Statement insert = prepare(
-          "INSERT INTO documents (place, entity, id, version, created_at, updated_at, created, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL)");
+          "INSERT INTO documents (place, entity, id, version, created_at, updated_at, created, body)"
+          " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL)");
       insert.bind(1, sqlite::place_of(one.scope, one.cursor));
       insert.bind(2, one.entity);
       insert.bind_text(3, one.id);
@@ -219,8 +221,8 @@ class Repair {
            " AND d.entity = keys.entity AND d.id = keys.id)",
            "keys that named no document were removed");
     change(std::string("INSERT OR REPLACE INTO keys (scope, entity, id, cursor) SELECT d.place >> 40, d.entity, d.id, d.place & ") + kMask +
-               " FROM documents d WHERE NOT EXISTS (SELECT 1 FROM keys k WHERE k.scope = d.place >> 40 AND k.entity = d.entity AND k.id = d.id"
-               " AND k.cursor = (d.place & " + kMask + "))",
+               " FROM documents d WHERE NOT EXISTS (SELECT 1 FROM keys k WHERE k.scope = d.place >> 40 AND k.entity = d.entity"
+               " AND k.id = d.id AND k.cursor = (d.place & " + kMask + "))",
            "keys were rebuilt from their documents");
   }
 
@@ -391,15 +393,18 @@ class Repair {
                                ") FROM documents d WHERE d.place > scopes.no << 40 AND d.place < (scopes.no + 1) << 40), 0),"
                                " coalesce((SELECT m.latest FROM latest m WHERE m.scope = scopes.no), 0))";
     connection_.execute("CREATE TEMP TABLE latest AS SELECT scope, max(cursor) AS latest FROM changelog GROUP BY scope");
-    change("UPDATE scopes SET head = " + latest + " WHERE head < " + latest, "heads of scopes were rebuilt from their documents and the log");
+    change("UPDATE scopes SET head = " + latest + " WHERE head < " + latest,
+           "heads of scopes were rebuilt from their documents and the log");
     connection_.execute("DROP TABLE temp.latest");
   }
 
   void clients() {
-    change("DELETE FROM results WHERE NOT EXISTS (SELECT 1 FROM clients c WHERE c.no = results.client) OR first_seq > last_seq OR first_seq < 1",
+    change("DELETE FROM results WHERE NOT EXISTS (SELECT 1 FROM clients c WHERE c.no = results.client)"
+           " OR first_seq > last_seq OR first_seq < 1",
            "results of nobody were removed");
     change("UPDATE clients SET settled = 0 WHERE settled < 0", "marks of what a client has settled were reset");
-    change("UPDATE clients SET last_seq = max(last_seq, settled, coalesce((SELECT max(r.last_seq) FROM results r WHERE r.client = clients.no), 0))"
+    change("UPDATE clients SET last_seq ="
+           " max(last_seq, settled, coalesce((SELECT max(r.last_seq) FROM results r WHERE r.client = clients.no), 0))"
            " WHERE last_seq < max(settled, coalesce((SELECT max(r.last_seq) FROM results r WHERE r.client = clients.no), 0))",
            "last numbers of clients were rebuilt from their results");
   }

@@ -238,6 +238,9 @@ struct Applied {
 class WriteTx : public ReadTx {
  public:
   virtual Applied apply(const WriteBatch& batch) = 0;
+  // Gives up to `pages` free pages back to the disk, but for a part of the file that is left for the writes to come: what is given back
+  // and taken again is moved twice. Returns how many went.
+  virtual std::int64_t give_back(std::int64_t pages) = 0;
   virtual void commit() = 0;  // durable as `durability` says when it returns; afterwards only destruction is allowed
 };
 

@@ -61,7 +61,9 @@ TEST_F(Verify, EveryStateThatTheEngineLeavesIsSound) {
       switch (random.next() % 20) {
         case 0: bench.engine->compactor().compact({.age = 3 * age::kHour, .after = {}}); break;
         case 1: bench.engine->compactor().compact({.age = {}, .after = static_cast<Cursor>(random.next() % 200)}); break;
-        case 2: bench.engine->erase({.scope = scope, .entity = "k", .id = std::to_string(random.next() % 9), .user = {}, .rewrite = false}); break;
+        case 2:
+          bench.engine->erase({.scope = scope, .entity = "k", .id = std::to_string(random.next() % 9), .user = {}, .rewrite = false});
+          break;
         case 3: bench.engine->purge(bench.engine->head() / 2, 0, 3); break;
         default: break;
       }
