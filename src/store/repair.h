@@ -1,7 +1,8 @@
 // Rebuilds in a database file what follows from the rest of it, and says so; what does not follow is left, and told.
 //
 // Rebuilt  indexes; keys from documents; tombstones from the deletions in the log; versions, times and creation cursors of documents
-//          from log lines whose hash fits them; links of log lines from their order; heads of scopes and of the database; last numbers of clients from their results.
+//          from log lines whose hash fits them; links of log lines from their order; heads of scopes and of the database; last numbers
+//          of clients from their results.
 // Given up history that does not fit together, from the fault back: its lines go, and log_floor rises so that it is refused and not
 //          guessed; floors that cannot be true, in favour of one that makes clients pull anew; results of nobody.
 // Never    a body, a name, an owner.
