@@ -41,8 +41,9 @@ std::vector<Position> Positions::take() {
 }
 
 void Positions::put_back(std::vector<Position> positions) {
+  std::vector<Position> unwritten = std::move(positions);
   const std::scoped_lock lock(mutex_);
-  for (Position& position : positions) {
+  for (Position& position : unwritten) {
     if (noted_.size() >= kMostNoted) return;
     Key key{position.scope, position.client_id};
     noted_.try_emplace(std::move(key), std::move(position));
