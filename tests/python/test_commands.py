@@ -291,6 +291,8 @@ def test_log_follows_what_the_server_commits(folder: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
             env=PLAIN,
+            # A suite that was started in the background ignores SIGINT, and its children would too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert following.stdout is not None
         try:

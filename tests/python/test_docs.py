@@ -161,6 +161,7 @@ def test_every_source_that_the_architecture_names_exists() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     run = subprocess.run(
         [
