@@ -8,8 +8,9 @@
 //          dead letters   the old, and the oldest above a number
 // Holding  `hold_for_clients` keeps tombstones that a known client has not yet pulled, `hold_for_feeds` log lines that a feed has not yet
 //          read, both up to that age and no longer: nobody who stays away keeps the database growing.
-// Steps    Short ones: a millisecond of work while others commit, with a pause nine times as long behind it, ten when nobody does. Log
-//          lines go in one commit with the pushes that wait, so that these lose the work's time and no turn of the disk.
+// Steps    Short ones: a quarter of a millisecond of work while others commit, with a pause nine times as long behind it, ten
+//          milliseconds when nobody does. Log lines go in one commit with the pushes that wait, so that these lose the work's time and
+//          no turn of the disk.
 // Owner    the engine. Threads  `round`, `compact`, `status`: any, also beside each other; the thread is its own, and takes no GIL.
 #pragma once
 
