@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "engine_fixture.h"
+#include "folder.h"
 
 namespace syncline::testing {
 namespace {
@@ -51,21 +52,9 @@ void put_unlogged(Bench& bench, const std::string& scope, const std::string& ent
   bench.open();
 }
 
-class File {
- public:
-  File() : path(::testing::TempDir() + "syncline-keeping-" + std::to_string(::testing::UnitTest::GetInstance()->random_seed()) + "-" +
-                ::testing::UnitTest::GetInstance()->current_test_info()->name() + ".db") {
-    remove();
-  }
-  ~File() { remove(); }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  const std::string path;
-
- private:
-  void remove() const {
-    for (const char* end : {"", "-wal", "-shm", "-writer"}) std::remove((path + end).c_str());
-  }
+struct File {
+  const Folder folder;
+  const std::string path = folder / "keeping.db";
 };
 
 TEST(Compaction, LinesGoWhenTheyAreOldAndTombstonesWithTheirLastLineOrLater) {

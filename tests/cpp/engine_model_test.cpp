@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine_fixture.h"
+#include "folder.h"
 
 namespace syncline::testing {
 namespace {
@@ -31,13 +32,12 @@ struct Client {
 class World {
  public:
   explicit World(std::uint64_t seed)
-      : random_(seed), path_(::testing::TempDir() + "syncline-model-" + std::to_string(seed) + ".db"), bench_(fresh(path_), options()) {
+      : random_(seed), path_(folder_ / "model.db"), bench_(path_, options()) {
     for (int n = 0; n < 3; ++n) clients_.push_back({.id = "c" + std::to_string(n), .outbox = {}});
     for (const char* scope : {"a", "b"}) {
       for (int n = 0; n < 2; ++n) mirrors_.push_back({.scope = scope, .documents = {}, .epoch = {}});
     }
   }
-  ~World() { fresh(path_); }
 
   void run(int steps) {
     for (int n = 0; n < steps; ++n) {
@@ -72,10 +72,6 @@ class World {
     EngineOptions options;
     options.store.durability = Durability::normal;
     return options;
-  }
-  static std::string fresh(const std::string& path) {
-    for (const char* end : {"", "-wal", "-shm", "-writer"}) std::remove((path + end).c_str());
-    return path;
   }
   template <class T>
   T& pick(std::vector<T>& from) {
@@ -162,7 +158,8 @@ class World {
   }
 
   Random random_;
-  std::string path_;
+  const Folder folder_;
+  const std::string path_;
   Bench bench_;
   std::vector<Client> clients_;
   std::vector<Mirror> mirrors_;

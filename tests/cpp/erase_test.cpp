@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "engine_fixture.h"
+#include "folder.h"
 
 namespace syncline::testing {
 namespace {
@@ -28,9 +29,6 @@ Mutation del(std::int64_t seq, const std::string& id, const std::string& scope =
 
 class Erase : public ::testing::Test {
  protected:
-  Erase() { clean(); }
-  ~Erase() override { clean(); }
-
   std::size_t in_the_files(const std::string& text) const {
     std::size_t count = 0;
     for (const char* end : {"", "-wal"}) {
@@ -59,12 +57,8 @@ class Erase : public ::testing::Test {
     return lines;
   }
 
-  const std::string path = ::testing::TempDir() + "syncline-erase.db";
-
- private:
-  void clean() const {
-    for (const char* end : {"", "-wal", "-shm", "-writer"}) std::remove((path + end).c_str());
-  }
+  const Folder folder;
+  const std::string path = folder / "erase.db";
 };
 
 TEST_F(Erase, ADocumentGoesWithItsHistoryAndClientsLearnOfItByAPull) {

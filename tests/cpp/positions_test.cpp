@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "engine_fixture.h"
+#include "folder.h"
 
 namespace syncline::testing {
 namespace {
@@ -71,9 +72,8 @@ TEST(Positions, AClientIsWhereItBeganUntilItsLastPageCame) {
 }
 
 TEST(Positions, TheyAreWrittenInRoundsAndOnClosing) {
-  const std::string path = ::testing::TempDir() + "syncline-positions.db";
-  for (const char* end : {"", "-wal", "-shm", "-writer"}) std::remove((path + end).c_str());
-  Bench bench(path, quiet());
+  const Folder folder;
+  Bench bench(folder / "positions.db", quiet());
   set(bench, 1, "a");
   for (int n = 0; n < 700; ++n) pull_as(bench, "c" + std::to_string(n), 0);
   bench.engine->compactor().round();
@@ -89,7 +89,6 @@ TEST(Positions, TheyAreWrittenInRoundsAndOnClosing) {
     EXPECT_EQ(position.lag, position.client_id == "c7" ? 0 : 1);
   }
   bench.engine->close();
-  for (const char* end : {"", "-wal", "-shm", "-writer"}) std::remove((path + end).c_str());
 }
 
 TEST(Positions, TheIdleAndTheOldestAboveTheNumberAreForgotten) {

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "engine_fixture.h"
+#include "folder.h"
 
 namespace syncline::testing {
 namespace {
@@ -264,9 +265,8 @@ TEST(Push, TheSeedDecidesTheIds) {
 }
 
 TEST(Push, SurvivesReopeningWithItsClientsAndANewEpoch) {
-  const std::string path = ::testing::TempDir() + "syncline-reopen.db";
-  for (const char* end : {"", "-wal", "-shm", "-writer"}) std::remove((path + end).c_str());
-  Bench bench(path);
+  const Folder folder;
+  Bench bench(folder / "reopen.db");
   const std::string before = bench.engine->epoch();
   const Cursor cursor = bench.one(mutation("c", 1, "add", R"({"id":"a"})")).cursor;
   bench.engine->close();

@@ -1,39 +1,21 @@
-// What the store's tests share: a folder of their own, a batch that owns its text, and rows that outlive their visitor.
+// What the store's tests share: a batch that owns its text, and rows that outlive their visitor.
 //
 // Owner    the test that declares them. Threads  one.
 #pragma once
 
-#include <stdlib.h>
-
 #include <deque>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "folder.h"
 #include "store/sqlite_store.h"
 
 namespace syncline::testing_store {
 
-class Folder {
- public:
-  Folder() : path_((std::filesystem::temp_directory_path() / "syncline-test-XXXXXX").string()) {
-    if (mkdtemp(path_.data()) == nullptr) throw std::runtime_error("no temporary folder");
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  [[nodiscard]] std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-  [[nodiscard]] const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
+using testing::Folder;
 
 struct Document {
   std::string entity, id, body;

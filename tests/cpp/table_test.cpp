@@ -3,10 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <bit>
-#include <filesystem>
 
 #include "engine/shape.h"
 #include "engine_fixture.h"
+#include "folder.h"
 
 namespace syncline::testing {
 namespace {
@@ -259,8 +259,8 @@ TEST(DocumentTable, HasARowPerLiveDocumentOfOneSnapshot) {
 
 TEST(DocumentTable, LeavesOutWhatIsReservedUnlessItIsNamed) {
   // Only the store writes what is reserved.
-  const std::string path = ::testing::TempDir() + "/table_test_reserved.db";
-  std::filesystem::remove(path);
+  const Folder folder;
+  const std::string path = folder / "reserved.db";
   {
     const std::unique_ptr<Store> store = open_sqlite(path, {});
     const std::unique_ptr<WriteTx> tx = store->write();
@@ -284,7 +284,6 @@ TEST(DocumentTable, LeavesOutWhatIsReservedUnlessItIsNamed) {
   EXPECT_EQ(ids({"_jobs"}, {}), (Strings{"1"}));
   EXPECT_EQ(ids({}, "_op"), (Strings{"3"}));
   bench.engine.reset();
-  std::filesystem::remove(path);
 }
 
 TEST(DocumentTable, TakesOnlyWhatTheFilterAndTheEntitySay) {

@@ -8,14 +8,13 @@
 #include <algorithm>
 
 #include "engine_fixture.h"
+#include "folder.h"
 
 namespace syncline::testing {
 namespace {
 
 class Verify : public ::testing::Test {
  protected:
-  Verify() { clean(); }
-  ~Verify() override { clean(); }
 
   static EngineOptions quiet() {
     EngineOptions options;
@@ -35,12 +34,8 @@ class Verify : public ::testing::Test {
     });
   }
 
-  const std::string path = ::testing::TempDir() + "syncline-verify.db";
-
- private:
-  void clean() const {
-    for (const char* end : {"", "-wal", "-shm", "-writer"}) std::remove((path + end).c_str());
-  }
+  const Folder folder;
+  const std::string path = folder / "verify.db";
 };
 
 // A life of all that there is; afterwards everything holds.
