@@ -90,7 +90,8 @@ def test_sdist_has_every_source_and_nothing_else(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         files = {name.partition("/")[2] for name in archive.getnames()}
     top = {"CHANGELOG.md", "CMakeLists.txt", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"}
-    folders = ("cmake", "docs", "python/syncline", "src", "tests/cpp", "tests/python", "tests/vectors")
+    tests = ("tests/browser", "tests/cpp", "tests/python", "tests/vectors")
+    folders = ("cmake", "docs", "python/syncline", "src", *tests)
     assert files == {"mkdocs.yml"} | top | sources(*folders)
 
 
