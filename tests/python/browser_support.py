@@ -57,9 +57,9 @@ def launch(playwright: Playwright, **options: Any) -> Browser:
     )
 
 
-# Playwright's synchronous face keeps an event loop running in this thread for as long as it is there, beside
-# which no asynchronous test could run: so it lives for one module of synchronous tests, not for the session. A
-# start takes half a second.
+# While Playwright's synchronous face is there, it keeps an event loop running in this thread, beside which no
+# asynchronous test could run: so it lives for one module of synchronous tests, not for the session. A start
+# takes half a second.
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as started:
