@@ -641,6 +641,10 @@ class Engine:
         self, progress: Callable[[int, int], None] | None
     ) -> tuple[list[tuple[str, str]], int, dict[str, int]]: ...
     def positions(self, scope: str | None) -> list[tuple[str, str | None, str, int, int, int]]: ...
+    def contents(self, scope: str, most: int) -> tuple[dict[str, int], bool]:
+        """Live documents by entity, and whether those are all: at most `most` rows are looked at."""
+    def client(self, client_id: str) -> tuple[str, int, int, int] | None:
+        """(owner, last_seq, settled, microseconds of its last push); None: it never pushed."""
     def erase(
         self, scope: str, entity: str | None, id: str | None, user: str | None, rewrite: bool
     ) -> dict[str, int]: ...

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .dead_letters import DeadLetter
     from .engine import Engine
 
-__all__ = ["COMMANDS", "Command", "path_of"]
+__all__ = ["COMMANDS", "Command", "letter_fields", "path_of", "rfc3339"]
 
 _Function: TypeAlias = "Callable[[Engine, Any], object]"
 
@@ -220,7 +220,7 @@ def _positions(engine: Engine, args: PositionsOf) -> Positions:
     """Up to where each client has its scopes, and how far behind it is."""
     return Positions(
         [
-            {**dataclasses.asdict(one), "last_seen": _rfc3339(one.last_seen)}
+            {**dataclasses.asdict(one), "last_seen": rfc3339(one.last_seen)}
             for one in engine.positions(args.scope)
         ]
     )
@@ -248,7 +248,7 @@ class Letters:
 def letter_fields(letter: DeadLetter) -> dict[str, Any]:
     """A dead letter as the commands tell it."""
     told = dataclasses.asdict(letter)
-    return {**told, **{name: _rfc3339(told[name]) for name in ("ts", "at", "tried_at")}}
+    return {**told, **{name: rfc3339(told[name]) for name in ("ts", "at", "tried_at")}}
 
 
 @_command("dead-letters")
@@ -311,5 +311,6 @@ def _discard_letter(engine: Engine, args: LetterId) -> Discarded:
     return Discarded(engine.dead_letters.discard(args.id))
 
 
-def _rfc3339(ts: datetime) -> str:
+def rfc3339(ts: datetime) -> str:
+    """A time in UTC, as the protocol writes it."""
     return ts.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import errors
-from .http import Admin, Authenticate, Authorize, Cors, Handler, Headers, Metrics, Request
+from .http import Authenticate, Authorize, Handler, Headers, Hooks, Request
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .engine import Engine
 
 __all__ = ["AsgiApp", "asgi"]
@@ -164,11 +166,9 @@ def asgi(
     *,
     authenticate: Authenticate,
     authorize: Authorize,
-    cors: Cors | None = None,
-    metrics: Metrics | None = None,
-    admin: Admin | None = None,
     prefix: str = "",
     close_engine: bool = False,
+    **hooks: Unpack[Hooks],
 ) -> AsgiApp:
     """An ASGI 3 application that serves `engine` at `/_sync/...`.
 
@@ -183,25 +183,13 @@ def asgi(
             everybody.
         authorize: called with (user, "read" or "write", scope) for each scope of a request; returns whether
             it is allowed. May be a coroutine function. `syncline.http.allow_all` allows everything.
-        cors: lets web pages of other origins call it; see `syncline.http.Cors`.
-        metrics: called with the `syncline.http.Request`; returns whether its sender may read the metrics at
-            `/_sync/metrics` (which need the extra "metrics") and the storage's part of the health answer.
-            None: nobody may.
-        admin: called with (user, command); returns whether that user may run it at `/_sync/admin/...`. None:
-            nobody may.
         prefix: what comes before `/_sync` in the path when nothing strips it, as in "/api".
         close_engine: close the engine when the server shuts down (through ASGI's lifespan).
+        hooks: `cors`, `metrics`, `admin`, `inspect`: see `syncline.http.Hooks`.
 
     Raises:
-        TypeError: a hook is no function.
+        TypeError: a hook is no function, or there is none of that name.
         ValueError: `prefix` does not begin with "/".
     """
-    handler = Handler(
-        engine,
-        authenticate=authenticate,
-        authorize=authorize,
-        cors=cors,
-        metrics=metrics,
-        admin=admin,
-    )
+    handler = Handler(engine, authenticate=authenticate, authorize=authorize, **hooks)
     return AsgiApp(engine, handler, check_prefix(prefix), close_engine)

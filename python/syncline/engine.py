@@ -34,10 +34,10 @@ from .verify import Report
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from .history import Explanation, Moment
-    from .http import Admin, Authenticate, Authorize, Cors, Metrics, Response
+    from .http import Authenticate, Authorize, Hooks, Response
     from .load import Row
 
 __all__ = ["Engine", "Mutation", "MutatorStats", "Scope", "Stats", "Write", "WriteAsync"]
@@ -803,24 +803,13 @@ class Engine:
         *,
         authenticate: Authenticate,
         authorize: Authorize,
-        cors: Cors | None = None,
-        metrics: Metrics | None = None,
-        admin: Admin | None = None,
+        **hooks: Unpack[Hooks],
     ) -> Response:
         """Answers one HTTP request of the protocol; see `syncline.http.handle`."""
         from . import http
 
         return http.handle(
-            self,
-            method,
-            path,
-            headers,
-            body,
-            authenticate=authenticate,
-            authorize=authorize,
-            cors=cors,
-            metrics=metrics,
-            admin=admin,
+            self, method, path, headers, body, authenticate=authenticate, authorize=authorize, **hooks
         )
 
     def close(self) -> None:

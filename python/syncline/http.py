@@ -17,6 +17,7 @@ import base64
 import concurrent.futures
 import contextlib
 import contextvars
+import dataclasses
 import functools
 import inspect
 import json
@@ -26,13 +27,16 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from . import _core, errors, openapi, telemetry
 from . import admin as administration
+from . import inspector as inspection
 from .metrics import render as render_metrics
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .engine import Engine
 
 __all__ = [
@@ -43,6 +47,8 @@ __all__ = [
     "Authorize",
     "Cors",
     "Headers",
+    "Hooks",
+    "Inspect",
     "Metrics",
     "Request",
     "Response",
@@ -59,6 +65,7 @@ Authenticate: TypeAlias = "Callable[[Request], str | Awaitable[str | None] | Non
 Authorize: TypeAlias = "Callable[[str, Action, str], bool | Awaitable[bool]]"
 Metrics: TypeAlias = "Callable[[Request], bool | Awaitable[bool]]"
 Admin: TypeAlias = "Callable[[str, str], bool | Awaitable[bool]]"
+Inspect: TypeAlias = "Callable[[str], bool | Awaitable[bool]]"
 
 _log = logging.getLogger("syncline.http")
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -261,6 +268,25 @@ class Cors:
         ]
 
 
+class Hooks(TypedDict, total=False):
+    """What `handle`, `asgi` and `wsgi` take by name besides `authenticate` and `authorize`. Left out, or
+    None: nobody may, and there is no such path.
+
+    Attributes:
+        cors: which web pages of other origins may call; see `Cors`.
+        metrics: called with the `Request`; returns whether its sender may read the metrics at
+            `/_sync/metrics` (which need the extra "metrics") and the storage's part of the health answer.
+        admin: called with (user, command); returns whether that user may run it at `/_sync/admin/...`.
+        inspect: called with the user; returns whether it may open the inspector at `/_sync/inspect`. Which
+            scopes it sees there says `authorize`, asked for "read".
+    """
+
+    cors: Cors | None
+    metrics: Metrics | None
+    admin: Admin | None
+    inspect: Inspect | None
+
+
 def _text(value: str | bytes) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
@@ -309,7 +335,8 @@ class _Step:
 
 _Plan: TypeAlias = Generator[_Step, object, Response]
 _Body: TypeAlias = tuple[bytes, str]  # with its content type
-Who: TypeAlias = Literal["anyone", "user", "metrics", "admin"]
+Who: TypeAlias = Literal["anyone", "user", "metrics", "admin", "inspect"]
+_Part: TypeAlias = Literal["metrics", "admin", "inspect"]
 
 
 @dataclass(frozen=True)
@@ -327,6 +354,8 @@ class Route:
         content_types: of the answer.
         refusals: what it may answer besides `ANSWERED_ANYWHERE`, which `every_refusal` has too.
         schemas: more of them than `syncline.openapi` knows.
+        part: without whose hook there is no such path, though anyone may ask for it.
+        headers: more of them, of the answer.
     """
 
     path: str
@@ -341,6 +370,13 @@ class Route:
     content_types: tuple[str, ...] = ("application/json", "application/msgpack")
     refusals: tuple[type[errors.Error], ...] = ()
     schemas: Mapping[str, dict[str, object]] = field(default_factory=dict, repr=False)
+    part: _Part | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def hook(self) -> _Part | None:
+        """The optional hook that there must be."""
+        return self.part if self.who in ("anyone", "user") else self.who  # type: ignore[return-value]
 
     @property
     def every_refusal(self) -> tuple[type[errors.Error], ...]:
@@ -361,6 +397,7 @@ class Handler:
         cors: for browsers on pages of other origins; None: no such page may read the answers.
         metrics: whether the sender of a request may read the metrics; None: nobody.
         admin: whether that user may run a command such as "compact"; None: nobody.
+        inspect: whether that user may open the inspector; None: nobody.
 
     Raises:
         TypeError: a hook is no callable, or `cors` no `Cors`.
@@ -376,12 +413,12 @@ class Handler:
         cors: Cors | None = None,
         metrics: Metrics | None = None,
         admin: Admin | None = None,
+        inspect: Inspect | None = None,
         synchronous: bool = False,
     ) -> None:
-        optional = [
-            (name, hook) for name, hook in (("metrics", metrics), ("admin", admin)) if hook is not None
-        ]
-        for name, hook in (("authenticate", authenticate), ("authorize", authorize), *optional):
+        optional = {"metrics": metrics, "admin": admin, "inspect": inspect}
+        given = {name: hook for name, hook in optional.items() if hook is not None}
+        for name, hook in {"authenticate": authenticate, "authorize": authorize, **given}.items():
             if not callable(hook):
                 raise TypeError(f"{name} must be a function, not {type(hook).__name__}")
             if synchronous and _is_async(hook):
@@ -398,12 +435,8 @@ class Handler:
         self._authorize_quick = _is_async(authorize) or getattr(authorize, "_syncline_quick", False)
         self._metrics = metrics
         self._admin = admin
-        hooked = {"metrics": metrics, "admin": admin}
-        self.routes = {
-            route.path: route
-            for route in ROUTES
-            if route.who in ("anyone", "user") or hooked[route.who] is not None
-        }
+        self._inspect = inspect
+        self.routes = {route.path: route for route in ROUTES if route.hook is None or route.hook in given}
 
     @property
     def max_body_bytes(self) -> int:
@@ -557,15 +590,17 @@ class Handler:
             return self._refusal(request, errors.InternalError("internal error"))
         except errors.Error as error:
             return self._refusal(request, error)
-        return self._response(request, 200, body, content_type)
+        return self._response(request, 200, body, content_type, self.routes[request.path].headers)
 
     def _route(self, request: Request) -> Generator[_Step, object, _Body]:
         route = self.routes[request.path]
         user = ""
-        if route.who in ("user", "admin"):
+        if route.who in ("user", "admin", "inspect"):
             user = yield from self._user(request)
         if route.who == "admin" and not (yield from self._may_run(user, route.name)):
             raise errors.Forbidden(f"this user may not run {route.name!r}")
+        if route.who == "inspect" and not (yield from self._may_inspect(user)):
+            raise errors.Forbidden("this user may not open the inspector")
         if route.who == "metrics" and not (yield from self._may_observe(request)):
             raise errors.Forbidden("who sent this may not read the metrics")
         return (yield from route.plan(self, request, user, _answer_format(request)))
@@ -711,6 +746,11 @@ class Handler:
         assert hook is not None
         return (yield from self._allowed(lambda: hook(user, command), hook, "admin"))
 
+    def _may_inspect(self, user: str) -> Generator[_Step, object, bool]:
+        hook = self._inspect
+        assert hook is not None
+        return (yield from self._allowed(lambda: hook(user), hook, "inspect"))
+
     def _allowed(self, ask: Callable[[], object], hook: object, name: str) -> Generator[_Step, object, bool]:
         quick = _is_async(hook) or getattr(hook, "_syncline_quick", False)
         try:
@@ -730,6 +770,22 @@ class Handler:
             )
         if not (yield from self._may(user, "read", scope)):
             raise errors.Forbidden(f"the scope {scope!r} may not be read by this user")
+
+    def _leave_out(self, user: str, told: dict[str, Any]) -> Generator[_Step, object, None]:
+        """Keeps of the inspector's rows those of scopes that the user may read. Raises `Forbidden` where the
+        whole answer is of another one."""
+        if "scope" in told:
+            yield from self._may_read(user, told["scope"])
+        readable: dict[str, bool] = {}
+        kept = []
+        for row in told.get("rows", ()):
+            scope = row["scope"]
+            if scope not in readable:
+                readable[scope] = not _reserved(scope) and (yield from self._may(user, "read", scope))
+            if readable[scope]:
+                kept.append(row)
+        if "rows" in told:
+            told["rows"] = kept
 
     # -------------------------------------------------------------------------------------------- the answers
 
@@ -935,6 +991,60 @@ def _administer(command: administration.Command) -> Route:
     )
 
 
+def _inspect(question: inspection.Question) -> Route:
+    def plan(handler: Handler, request: Request, user: str, format: str) -> Generator[_Step, object, _Body]:
+        given = yield from handler._parse(request, _fields)
+        arguments = question.arguments(given)
+        named = getattr(arguments, "scope", None)
+        if named is not None:
+            yield from handler._may_read(user, named)
+        answer = yield _Step(lambda: question.function(handler._engine, arguments), quick=False)
+        told = dataclasses.asdict(answer)  # type: ignore[call-overload]
+        if named is None:
+            yield from handler._leave_out(user, told)
+        if question.answers is inspection.Pulse:
+            told["user"] = user
+            for command in inspection.MENDING if handler._admin is not None else ():
+                if (yield from handler._may_run(user, command)):
+                    told["may"].append(command)
+        return _encode(told, format)
+
+    takes = f"inspect.{question.name}"
+    answers = f"{takes}.answer"
+    return Route(
+        path=inspection.path_of(question.name),
+        methods=("POST",),
+        name=f"inspect/{question.name}",
+        summary=question.summary,
+        who="inspect",
+        plan=plan,
+        request=takes,
+        answer=answers,
+        refusals=(*_READING, errors.NotFound, errors.HistoryGone, errors.TooLarge),
+        schemas={takes: openapi.schema_of(question.takes), answers: openapi.schema_of(question.answers)},
+    )
+
+
+def _inspector(asset: inspection.Asset) -> Route:
+    def plan(handler: Handler, request: Request, user: str, format: str) -> Generator[_Step, object, _Body]:
+        body = yield _Step(lambda: asset.body, quick=False)
+        assert isinstance(body, bytes)
+        return body, f"{asset.content_type}; charset=utf-8"
+
+    return Route(
+        path=asset.path,
+        methods=("GET", "HEAD"),
+        name=asset.path.removeprefix("/_sync/"),
+        summary=asset.summary,
+        who="anyone",
+        part="inspect",
+        plan=plan,
+        answer="Asset",
+        content_types=(asset.content_type,),
+        headers=inspection.HEADERS,
+    )
+
+
 ROUTES: tuple[Route, ...] = (
     Route(
         path="/_sync/push",
@@ -1010,6 +1120,8 @@ ROUTES: tuple[Route, ...] = (
         content_types=("text/plain", "application/openmetrics-text"),
     ),
     *map(_administer, administration.COMMANDS.values()),
+    *map(_inspector, inspection.ASSETS),
+    *map(_inspect, inspection.QUESTIONS.values()),
 )
 
 
@@ -1102,9 +1214,7 @@ def handle(
     *,
     authenticate: Authenticate,
     authorize: Authorize,
-    cors: Cors | None = None,
-    metrics: Metrics | None = None,
-    admin: Admin | None = None,
+    **hooks: Unpack[Hooks],
 ) -> Response:
     """Answers one HTTP request, for a framework or a server that `syncline.asgi` and `syncline.wsgi` do not
     fit.
@@ -1118,11 +1228,7 @@ def handle(
         authenticate: called with the `Request`; returns the user's name, or None (or raises
             `Unauthenticated`) for a 401.
         authorize: called with (user, "read" or "write", scope) for each scope; returns whether it is allowed.
-        cors: see `Cors`.
-        metrics: called with the `Request`; returns whether its sender may read `/_sync/metrics` and the
-            storage's part of the health answer. None: nobody may.
-        admin: called with (user, command); returns whether that user may run it at `/_sync/admin/...`. None:
-            nobody may.
+        hooks: `cors`, `metrics`, `admin`, `inspect`: see `Hooks`.
 
     Returns:
         The answer. What went wrong is in it too, an exception in a hook as a 500 without detail (it is logged
@@ -1132,15 +1238,7 @@ def handle(
         TypeError: a hook is no function.
         UsageError: a hook is a coroutine function; see `handle_async`.
     """
-    handler = Handler(
-        engine,
-        authenticate=authenticate,
-        authorize=authorize,
-        cors=cors,
-        metrics=metrics,
-        admin=admin,
-        synchronous=True,
-    )
+    handler = Handler(engine, authenticate=authenticate, authorize=authorize, synchronous=True, **hooks)
     request = _request(method, path, headers, body)
     return handler.admit(request) or handler.answer(request)
 
@@ -1154,9 +1252,7 @@ async def handle_async(
     *,
     authenticate: Authenticate,
     authorize: Authorize,
-    cors: Cors | None = None,
-    metrics: Metrics | None = None,
-    admin: Admin | None = None,
+    **hooks: Unpack[Hooks],
 ) -> Response:
     """`handle` for an event loop: hooks may be coroutine functions, and what waits runs on the loop's
     executor.
@@ -1164,8 +1260,6 @@ async def handle_async(
     Raises:
         TypeError: a hook is no function.
     """
-    handler = Handler(
-        engine, authenticate=authenticate, authorize=authorize, cors=cors, metrics=metrics, admin=admin
-    )
+    handler = Handler(engine, authenticate=authenticate, authorize=authorize, **hooks)
     request = _request(method, path, headers, body)
     return handler.admit(request) or await handler.answer_async(request)

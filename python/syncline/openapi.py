@@ -76,8 +76,8 @@ def document(routes: Iterable[Route], limits: _core.Limits) -> dict[str, object]
 
 
 def _operation(route: Route) -> Schema:
-    name = re.sub(r"\W", "_", f"admin_{route.name}") if route.who == "admin" else route.name
-    made: Schema = {"operationId": name, "summary": route.summary}
+    name = f"admin/{route.name}" if route.who == "admin" else route.name
+    made: Schema = {"operationId": re.sub(r"\W", "_", name), "summary": route.summary}
     if route.who == "anyone":
         made["security"] = [{}, {"bearer": []}]
     if route.query:
@@ -333,6 +333,7 @@ def _schemas(limits: _core.Limits) -> dict[str, Schema]:
         ),
         "OpenApi": {"type": "object", "required": ["openapi", "info", "paths"]},
         "Metrics": text,
+        "Asset": text,
     }
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import errors
 from .asgi import check_prefix, inner_path
-from .http import Admin, Authenticate, Authorize, Cors, Handler, Headers, Metrics, Request, Response
+from .http import Authenticate, Authorize, Handler, Headers, Hooks, Request, Response
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .engine import Engine
 
 __all__ = ["WsgiApp", "wsgi"]
@@ -112,10 +114,8 @@ def wsgi(
     *,
     authenticate: Authenticate,
     authorize: Authorize,
-    cors: Cors | None = None,
-    metrics: Metrics | None = None,
-    admin: Admin | None = None,
     prefix: str = "",
+    **hooks: Unpack[Hooks],
 ) -> WsgiApp:
     """A WSGI application that serves `engine` at `/_sync/...`.
 
@@ -126,26 +126,13 @@ def wsgi(
             `Unauthenticated`) for a 401. `syncline.http.anyone` serves everybody.
         authorize: called with (user, "read" or "write", scope) for each scope of a request; returns whether
             it is allowed. `syncline.http.allow_all` allows everything.
-        cors: lets web pages of other origins call it; see `syncline.http.Cors`.
-        metrics: called with the `syncline.http.Request`; returns whether its sender may read the metrics at
-            `/_sync/metrics` (which need the extra "metrics") and the storage's part of the health answer.
-            None: nobody may.
-        admin: called with (user, command); returns whether that user may run it at `/_sync/admin/...`. None:
-            nobody may.
         prefix: what comes before `/_sync` in the path when nothing strips it, as in "/api".
+        hooks: `cors`, `metrics`, `admin`, `inspect`: see `syncline.http.Hooks`.
 
     Raises:
-        TypeError: a hook is no function.
+        TypeError: a hook is no function, or there is none of that name.
         UsageError: a hook is a coroutine function, which only `syncline.asgi` can await.
         ValueError: `prefix` does not begin with "/".
     """
-    handler = Handler(
-        engine,
-        authenticate=authenticate,
-        authorize=authorize,
-        cors=cors,
-        metrics=metrics,
-        admin=admin,
-        synchronous=True,
-    )
+    handler = Handler(engine, authenticate=authenticate, authorize=authorize, synchronous=True, **hooks)
     return WsgiApp(handler, check_prefix(prefix))

@@ -96,6 +96,8 @@ def test_serve_an_application_as_it_is(folder: Path) -> None:
         (["notes:engine", "--open", "--cors", "app.example"], "origin"),
         (["notes:app", "--open"], "own hooks"),
         (["notes:app", "--operator", "ada"], "own hooks"),
+        (["notes:app", "--inspect"], "own hooks"),
+        (["notes:engine", "--token-file", "tokens", "--inspect"], "--operator"),
         (["notes:text", "--open"], "syncline.Engine"),
         (["notes:absent", "--open"], "absent"),
         (["absent:engine", "--open"], "absent"),

@@ -15,7 +15,13 @@ from http_support import HOOKS, Client, by_asgi, by_handle, by_wsgi, decode, mak
 from syncline import _core, errors, openapi
 from syncline import http as sync_http
 
-ALL: dict[str, Any] = {**HOOKS, "metrics": lambda request: True, "admin": lambda user, command: True}
+OPTIONAL: dict[str, Any] = {
+    "metrics": lambda request: True,
+    "admin": lambda user, command: True,
+    "inspect": lambda user: True,
+}
+NONE: dict[str, Any] = dict.fromkeys(OPTIONAL)
+ALL: dict[str, Any] = {**HOOKS, **OPTIONAL}
 
 
 class Described:
@@ -74,7 +80,7 @@ def described() -> Iterator[Described]:
 def test_the_document_is_valid_openapi(described: Described) -> None:
     assert described.document["openapi"].startswith("3.1")
     openapi_spec_validator.validate(described.document)
-    openapi_spec_validator.validate(Described(described.engine, metrics=None, admin=None).document)
+    openapi_spec_validator.validate(Described(described.engine, **NONE).document)
 
 
 def test_the_document_is_the_same_through_every_door_and_for_strangers(described: Described) -> None:
@@ -88,7 +94,7 @@ def test_the_document_is_the_same_through_every_door_and_for_strangers(described
 
 
 def test_what_no_hook_allows_is_neither_served_nor_described(described: Described) -> None:
-    closed = Described(described.engine, metrics=None, admin=None)
+    closed = Described(described.engine, **NONE)
     assert "/_sync/metrics" not in closed.document["paths"]
     assert not [path for path in closed.document["paths"] if path.startswith("/_sync/admin/")]
     assert closed.exchange("GET", "/_sync/metrics", {}, b"").status == 404
@@ -133,7 +139,8 @@ def test_every_route_answers_as_described(described: Described, format: str) -> 
     client.request("GET", "/_sync/openapi.json", Accept="application/json")
     client.token = ""
     client.request("GET", "/_sync/health")
-    served = {path for path in described.document["paths"] if not path.startswith("/_sync/admin/")}
+    apart = ("/_sync/admin/", "/_sync/inspect")
+    served = {path for path in described.document["paths"] if not path.startswith(apart)}
     assert {path for path, status, _ in described.seen if status == 200} == served
 
 
@@ -212,6 +219,51 @@ def test_every_command_of_an_admin_answers_as_described(described: Described) ->
         assert answer.status == status, (name, body, answer.body)
     assert {path for path, status, _ in described.seen if status == 200} >= {
         path for path in described.document["paths"] if path.startswith("/_sync/admin/")
+    }
+
+
+def test_every_answer_of_the_inspector_is_as_described(described: Described) -> None:
+    client = described.client()
+    for n in range(3):
+        client.one("note/set", {"id": "1", "text": n * "x"})
+    client.one("note/delete", {"id": "1"})
+    client.one("note/crash", {"big": 2**63})
+    client.post("/_sync/pull", {"scope": "list:1", "cursor": 0, "client_id": "c1"})
+    document = {"scope": "list:1", "entity": "note", "id": "1"}
+    asked: list[tuple[str, dict[str, Any], int]] = [
+        ("pulse", {}, 200),
+        ("health", {"count": True}, 200),
+        ("health", {}, 200),
+        ("scopes", {"contains": "l", "limit": 1}, 200),
+        ("scope", {"scope": "list:1"}, 200),
+        ("scope", {"scope": "absent"}, 404),
+        ("scope", {"scope": "secret:1"}, 403),
+        ("documents", {"scope": "list:1", "entity": "note"}, 200),
+        ("log", {"newest_first": True}, 200),
+        ("log", {"limit": 0}, 400),
+        ("document", document, 200),
+        ("document", {**document, "id": "absent"}, 200),
+        ("state", {**document, "cursor": 2}, 200),
+        ("state", {**document, "cursor": 2, "whole": "text"}, 200),
+        ("state", {**document, "cursor": 4}, 200),
+        ("clients", {"order": "last_seen"}, 200),
+        ("letters", {}, 200),
+        ("letter", {"id": 1}, 200),
+        ("letter", {"id": 2}, 404),
+    ]
+    for name, body, status in asked:
+        path = f"/_sync/inspect/{name}"
+        content = described.document["paths"][path]["post"]["requestBody"]["content"]
+        if status == 200:
+            described.validate(body, content["application/json"]["schema"])
+        for client.format in ("json", "msgpack"):
+            answer = client.post(path, body)
+            assert answer.status == status, (name, body, answer.body)
+    for path, operations in described.document["paths"].items():
+        if path.startswith("/_sync/inspect") and "get" in operations:
+            assert client.request("GET", path).status == 200
+    assert {path for path, status, _ in described.seen if status == 200} >= {
+        path for path in described.document["paths"] if path.startswith("/_sync/inspect")
     }
 
 

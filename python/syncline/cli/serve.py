@@ -22,7 +22,7 @@ import typer
 from .. import __version__, errors
 from ..asgi import asgi
 from ..engine import Engine
-from ..http import Admin, Authenticate, Cors, Metrics, Request, allow_all, anyone, quick
+from ..http import Authenticate, Cors, Hooks, Request, allow_all, anyone, quick
 from .common import fail as _fail
 from .common import note, out
 
@@ -132,10 +132,14 @@ def _hooks(
     return who, may
 
 
-def _operators(names: list[str] | None, who: Any) -> tuple[Metrics | None, Admin | None]:
-    """The hooks of --operator; there are none without it."""
+def _operators(names: list[str] | None, who: Any, inspector: bool) -> Hooks:
+    """The hooks of --operator and --inspect; there are none without them."""
     if not names:
-        return None, None
+        if not inspector:
+            return {}
+        if who is not anyone:
+            _fail("--inspect is for operators: say who they are with --operator USER.")
+        return {"inspect": quick(lambda user: True)}
     operators = frozenset(names)
 
     async def metrics(request: Request) -> bool:
@@ -146,7 +150,10 @@ def _operators(names: list[str] | None, who: Any) -> tuple[Metrics | None, Admin
     def admin(user: str, command: str) -> bool:
         return user in operators
 
-    return metrics, admin
+    hooks: Hooks = {"metrics": metrics, "admin": admin}
+    if inspector:
+        hooks["inspect"] = quick(lambda user: user in operators)
+    return hooks
 
 
 async def _ask_beside(who: Any, request: Request) -> object:
@@ -237,6 +244,12 @@ def serve(
             help="May read /_sync/metrics and run commands such as compact through --url; may be repeated.",
         ),
     ] = None,
+    inspector: Annotated[
+        bool,
+        typer.Option(
+            "--inspect", help="The inspector at /_sync/inspect, for operators; with --open for everybody."
+        ),
+    ] = False,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log each request.")] = False,
 ) -> None:
     """Serves MODULE:ENGINE at http://HOST:PORT/_sync until it is interrupted, and closes it then.
@@ -253,18 +266,11 @@ def serve(
             allowed = None if not origins else Cors(origins=origins)
         except ValueError as error:
             _fail(f"--cors: {error}")
-        metrics, admin = _operators(operator, who)
-        app: Any = asgi(
-            engine,
-            authenticate=who,
-            authorize=may,
-            cors=allowed,
-            metrics=metrics,
-            admin=admin,
-            close_engine=True,
-        )
+        hooks = _operators(operator, who, inspector)
+        hooks["cors"] = allowed
+        app: Any = asgi(engine, authenticate=who, authorize=may, close_engine=True, **hooks)
     elif _is_asgi(served):
-        if open_to_all or token_file or authenticate or authorize or cors or operator:
+        if open_to_all or token_file or authenticate or authorize or cors or operator or inspector:
             _fail(f"{target} is an application, which has its own hooks; these options are for an engine.")
         app = served
     else:
@@ -272,6 +278,8 @@ def serve(
 
     def announce(url: str) -> None:
         out.print(f"{target} is served at {url}/_sync, Ctrl+C stops it", markup=False)
+        if inspector:
+            out.print(f"The inspector is at {url}/_sync/inspect", markup=False)
         if open_to_all and not _is_loopback(host):
             note("Everybody who can reach this address may read and write everything.")
         sys.stdout.flush()
