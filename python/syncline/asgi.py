@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import errors
-from .http import Authenticate, Authorize, Handler, Headers, Hooks, Request
+from . import live as _live
+from .http import Authenticate, Authorize, Cors, Handler, Headers, Hooks, Request
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,22 +29,34 @@ Send: TypeAlias = "Callable[[MutableMapping[str, Any]], Awaitable[None]]"
 # a few threads keep every core busy; more would only hold more pages in memory.
 _THREADS = 8
 
-_CLOSE_NO_SUCH_SOCKET = 4404
-
 
 class _Disconnected(Exception):
     """The client went away before its body was complete."""
 
 
 class AsgiApp:
-    """What `asgi` returns. One per engine is enough; it may serve several event loops."""
+    """What `asgi` returns. One per engine is enough; it may serve several event loops.
 
-    def __init__(self, engine: Engine, handler: Handler, prefix: str, close_engine: bool) -> None:
+    Attributes:
+        live: the live channel, a `syncline.live.Live`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        handler: Handler,
+        prefix: str,
+        close_engine: bool,
+        cors: Cors | None,
+        live: _live.Settings,
+    ) -> None:
         self._engine = engine
         self._handler = handler
         self._prefix = prefix
         self._close_engine = close_engine
         self._executor = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="syncline-http")
+        self._cors = cors
+        self.live = _live.Live(engine, handler, live, self._executor)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -113,6 +126,7 @@ class AsgiApp:
             if message["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
+                await self.live.goodbye()
                 await asyncio.get_running_loop().run_in_executor(None, self._shut_down)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
@@ -125,12 +139,29 @@ class AsgiApp:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (await receive())["type"] != "websocket.connect":
             return
-        if "websocket.http.response" not in (scope.get("extensions") or {}):
-            await send({"type": "websocket.close", "code": _CLOSE_NO_SUCH_SOCKET, "reason": "no such socket"})
-            return
         path = inner_path(scope["path"], scope.get("root_path", ""), self._prefix)
-        request = Request("GET", path, Headers(scope.get("headers", ())))
-        refusal = self._handler.refuse(request, errors.NotFound(f"there is no WebSocket at {path!r}"))
+        request = Request(
+            method="GET",
+            path=path,
+            headers=Headers(scope.get("headers", ())),
+            query_string=scope.get("query_string", b"").decode("latin-1"),
+            environ=scope,
+        )
+        try:
+            if path != _live.PATH:
+                raise errors.NotFound(f"there is no WebSocket at {path!r}; there is one at {_live.PATH}")
+            handshake = _live.check_origin(request, self._cors)
+        except errors.Error as error:
+            await self._turn_away(scope, send, request, error)
+        else:
+            await self.live.serve(handshake, receive, send)
+
+    async def _turn_away(self, scope: Scope, send: Send, request: Request, error: errors.Error) -> None:
+        refusal = self._handler.refuse(request, error)
+        if "websocket.http.response" not in (scope.get("extensions") or {}):
+            code = 4000 + refusal.status
+            await send({"type": "websocket.close", "code": code, "reason": error.code})
+            return
         headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in refusal.headers.pairs()
@@ -168,9 +199,10 @@ def asgi(
     authorize: Authorize,
     prefix: str = "",
     close_engine: bool = False,
+    live: _live.Settings | None = None,
     **hooks: Unpack[Hooks],
 ) -> AsgiApp:
-    """An ASGI 3 application that serves `engine` at `/_sync/...`.
+    """An ASGI 3 application that serves `engine` at `/_sync/...`, with the live channel at `/_sync/live`.
 
     The event loop is never held up: pushes wait on the engine's queue, many to a commit; pulls, snapshots and
     synchronous hooks run on threads. An exception in a hook is answered with 500 without detail and logged as
@@ -185,11 +217,15 @@ def asgi(
             it is allowed. May be a coroutine function. `syncline.http.allow_all` allows everything.
         prefix: what comes before `/_sync` in the path when nothing strips it, as in "/api".
         close_engine: close the engine when the server shuts down (through ASGI's lifespan).
+        live: limits and times of the live channel; None: as `syncline.live.Settings()` says.
         hooks: `cors`, `metrics`, `admin`, `inspect`: see `syncline.http.Hooks`.
 
     Raises:
-        TypeError: a hook is no function, or there is none of that name.
+        TypeError: a hook is no function, or there is none of that name; or `live` is no `Settings`.
         ValueError: `prefix` does not begin with "/".
     """
     handler = Handler(engine, authenticate=authenticate, authorize=authorize, **hooks)
-    return AsgiApp(engine, handler, check_prefix(prefix), close_engine)
+    if live is not None and not isinstance(live, _live.Settings):
+        raise TypeError(f"live must be a syncline.live.Settings or None, not {type(live).__name__}")
+    cors = hooks.get("cors")
+    return AsgiApp(engine, handler, check_prefix(prefix), close_engine, cors, live or _live.Settings())

@@ -23,6 +23,7 @@ from .broker import Broker, LocalBroker, Poke, Subscription
 from .dead_letters import DeadLetters
 from .errors import InvalidRequest, Timeout, UsageError
 from .feed import Feed, FeedInfo, Feeds, feeds, forget
+from .live import Counters, LiveStats
 from .load import Loaded, load
 from .metrics import Requests
 from .mutators import Mutators
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from .history import Explanation, Moment
     from .http import Authenticate, Authorize, Hooks, Response
+    from .live import Live
     from .load import Row
 
 __all__ = ["Engine", "Mutation", "MutatorStats", "Scope", "Stats", "Write", "WriteAsync"]
@@ -108,7 +110,7 @@ class MutatorStats:
 class Stats:
     """What an engine did since it was opened, and what its database holds. Sizes are bytes; `unlogged`
     counts the engine's own notes (positions, counters), which have no cursor; `mutators` are those that ran;
-    `feeds` has the lag of each feed, in cursors."""
+    `feeds` has the lag of each feed, in cursors; `live` is the live channel's."""
 
     pushes: int
     mutations: int
@@ -135,6 +137,7 @@ class Stats:
     feeds: Mapping[str, int] = dataclasses.field(default_factory=dict)
     dead_letters: int = 0
     dead_letters_dropped: int = 0
+    live: LiveStats = dataclasses.field(default_factory=LiveStats)
 
 
 class Engine:
@@ -203,7 +206,8 @@ class Engine:
         self._epoch = self._native.epoch
         self._path = name
         self._feeds = Feeds()
-        self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
+        self._live = Counters()
+        self._subscriptions: weakref.WeakSet[Subscription | Live] = weakref.WeakSet()
         self._listening = threading.Lock()
         self._listened = False
         self._broker: Broker = broker if broker is not None else LocalBroker()
@@ -678,6 +682,7 @@ class Engine:
             feeds={feed.name: feed.lag for feed in self.feeds()},
             dead_letters=letters,
             dead_letters_dropped=dropped,
+            live=self._live.read(),
         )
 
     def health(self) -> dict[str, Any]:

@@ -333,7 +333,7 @@ class _Step:
     quick: bool  # never waits: may be done on an event loop
 
 
-_Plan: TypeAlias = Generator[_Step, object, Response]
+_Plan: TypeAlias = Generator[_Step, object, object]  # of a request, it ends with a `Response`
 _Body: TypeAlias = tuple[bytes, str]  # with its content type
 Who: TypeAlias = Literal["anyone", "user", "metrics", "admin", "inspect"]
 _Part: TypeAlias = Literal["metrics", "admin", "inspect"]
@@ -527,30 +527,49 @@ class Handler:
         """Answers an admitted request without holding up the event loop: what waits or takes long runs on
         `executor` (None: the loop's own)."""
         begun = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        plan = self._plan(request)
-        outcome = _advance(plan, None, None, may_wait=False)
-        while not isinstance(outcome, Response):
-            value: object = None
-            failure: BaseException | None = None
-            if isinstance(outcome, _Step):
-                context = contextvars.copy_context()
-                outcome = await loop.run_in_executor(executor, context.run, _perform, plan, outcome)
-                continue
-            try:
-                if isinstance(outcome, concurrent.futures.Future):
-                    await _finished(outcome, loop)
-                    value, failure = _settled(outcome)
-                else:
-                    value = await outcome  # type: ignore[misc]
-            except asyncio.CancelledError:
-                plan.close()
-                raise
-            except Exception as error:
-                failure = error
-            outcome = _advance(plan, value, failure, may_wait=False)
-        self._count(request, outcome, begun)
-        return outcome
+        response = await _drive(self._plan(request), executor)
+        assert isinstance(response, Response)
+        self._count(request, response, begun)
+        return response
+
+    async def user_of(self, request: Request, executor: concurrent.futures.Executor | None = None) -> str:
+        """Who sent it, as `authenticate` says; for what is no request with an answer of its own.
+
+        Raises:
+            Unauthenticated: nobody that is known.
+            Forbidden, RateLimited, Unavailable: what the hook said.
+            InternalError: it failed; that is logged.
+        """
+        user = await self._asked(self._user(request), executor)
+        assert isinstance(user, str)
+        return user
+
+    async def check_may_read(
+        self, user: str, scope: str, executor: concurrent.futures.Executor | None = None
+    ) -> None:
+        """Asks `authorize`. Raises as `user_of`, `Forbidden` where it says no, and `InvalidScope`."""
+        if not _is_name(scope):
+            raise errors.InvalidScope(
+                f"{scope[:100]!r} names no scope: that has 1 to 255 bytes of UTF-8, no control character and "
+                "no leading '_'"
+            )
+        await self._asked(self._may_read(user, scope), executor)
+
+    async def _asked(
+        self, plan: Generator[_Step, object, object], executor: concurrent.futures.Executor | None
+    ) -> object:
+        try:
+            return await _drive(plan, executor)
+        except _HookFailed as failed:
+            cause = failed.args[0]
+            if isinstance(cause, _TOLD_BY_HOOKS):
+                raise cause from None
+        except errors.Error:
+            raise
+        except Exception as error:
+            cause = error
+        _log.error("a hook failed for %s", "/_sync/live", exc_info=cause)
+        raise errors.InternalError("internal error") from None
 
     def _count(self, request: Request, response: Response, begun: float) -> None:
         # Only what is known is a label: a stranger must not be able to make new ones.
@@ -571,10 +590,7 @@ class Handler:
                 body, content_type = yield from self._route(request)
             except _HookFailed as failed:
                 cause = failed.args[0]
-                # What a hook may say in its own words; anything else it raises is a fault of the application.
-                if isinstance(
-                    cause, (errors.Unauthenticated, errors.Forbidden, errors.RateLimited, errors.Unavailable)
-                ):
+                if isinstance(cause, _TOLD_BY_HOOKS):
                     raise cause from None
                 raise _Unexpected(cause) from cause
             except errors.Error:
@@ -849,6 +865,9 @@ class Handler:
 
 
 _Parsed = TypeVar("_Parsed")
+
+# What a hook may say in its own words; anything else it raises is a fault of the application.
+_TOLD_BY_HOOKS = (errors.Unauthenticated, errors.Forbidden, errors.RateLimited, errors.Unavailable)
 
 
 class _Unexpected(Exception):
@@ -1163,6 +1182,33 @@ def _settled(future: concurrent.futures.Future[object]) -> tuple[object, BaseExc
         return None, errors.Unavailable("the push was withdrawn; try again")
     failure = future.exception()
     return (None, failure) if failure is not None else (future.result(), None)
+
+
+async def _drive(plan: _Plan, executor: concurrent.futures.Executor | None) -> object:
+    """Does a plan on an event loop: what waits or takes long runs on `executor`. Its value."""
+    loop = asyncio.get_running_loop()
+    outcome = _advance(plan, None, None, may_wait=False)
+    while True:
+        value: object = None
+        failure: BaseException | None = None
+        if isinstance(outcome, _Step):
+            context = contextvars.copy_context()
+            outcome = await loop.run_in_executor(executor, context.run, _perform, plan, outcome)
+            continue
+        try:
+            if isinstance(outcome, concurrent.futures.Future):
+                await _finished(outcome, loop)
+                value, failure = _settled(outcome)
+            elif inspect.isawaitable(outcome):
+                value = await outcome
+            else:
+                return outcome
+        except asyncio.CancelledError:
+            plan.close()
+            raise
+        except Exception as error:
+            failure = error
+        outcome = _advance(plan, value, failure, may_wait=False)
 
 
 async def _finished(future: concurrent.futures.Future[object], loop: asyncio.AbstractEventLoop) -> None:

@@ -109,9 +109,9 @@ async def test_lifespan_is_answered_and_leaves_the_engine_open_unless_asked(engi
         engine.snapshot("list:1")
 
 
-async def test_a_websocket_is_turned_away(engine: syncline.Engine) -> None:
+async def test_a_websocket_elsewhere_is_turned_away(engine: syncline.Engine) -> None:
     app = syncline.asgi(engine, **HOOKS)
-    scope: dict[str, Any] = {"type": "websocket", "path": "/_sync/live", "headers": []}
+    scope: dict[str, Any] = {"type": "websocket", "path": "/_sync/push", "headers": []}
     wire = Wire({"type": "websocket.connect"})
     await app(scope, wire.receive, wire.send)
     assert [(message["type"], message["code"]) for message in wire.outgoing] == [("websocket.close", 4404)]
