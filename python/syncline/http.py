@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar
 from . import _core, errors, openapi, telemetry
 from . import admin as administration
 from . import inspector as inspection
+from ._web import Asset, asset
 from .metrics import render as render_metrics
 
 if TYPE_CHECKING:
@@ -363,7 +364,7 @@ class Route:
     name: str
     summary: str
     who: Who
-    plan: Callable[[Handler, Request, str, str], Generator[_Step, object, _Body]] = field(repr=False)
+    plan: Callable[[Handler, Request, str, str], Generator[_Step, object, _Body | Asset]] = field(repr=False)
     answer: str
     request: str | None = None
     query: tuple[str, ...] = ()
@@ -587,7 +588,7 @@ class Handler:
     def _plan(self, request: Request) -> _Plan:
         try:
             try:
-                body, content_type = yield from self._route(request)
+                answer = yield from self._route(request)
             except _HookFailed as failed:
                 cause = failed.args[0]
                 if isinstance(cause, _TOLD_BY_HOOKS):
@@ -606,9 +607,11 @@ class Handler:
             return self._refusal(request, errors.InternalError("internal error"))
         except errors.Error as error:
             return self._refusal(request, error)
-        return self._response(request, 200, body, content_type, self.routes[request.path].headers)
+        if isinstance(answer, Asset):
+            return self._hand_out(request, answer)
+        return self._response(request, 200, *answer, self.routes[request.path].headers)
 
-    def _route(self, request: Request) -> Generator[_Step, object, _Body]:
+    def _route(self, request: Request) -> Generator[_Step, object, _Body | Asset]:
         route = self.routes[request.path]
         user = ""
         if route.who in ("user", "admin", "inspect"):
@@ -692,6 +695,11 @@ class Handler:
         )
         assert isinstance(told, bytes)
         return told, _CONTENT_TYPE[_JSON]
+
+    def _client(self, request: Request, user: str, format: str) -> Generator[_Step, object, Asset]:
+        told = yield _Step(lambda: asset("client.js"), quick=True)
+        assert isinstance(told, Asset)
+        return told
 
     @contextlib.contextmanager
     def _span(
@@ -847,6 +855,13 @@ class Handler:
         body = _core.encode_error(code, message, details, format)
         return self._response(request, status, body, _CONTENT_TYPE[format], headers)
 
+    def _hand_out(self, request: Request, file: Asset) -> Response:
+        # Whoever has it asks each time whether it is still the one: server and client are of one version.
+        more = [("ETag", file.etag)]
+        if file.is_known_to(request.headers.get("if-none-match", "")):
+            return self._response(request, 304, b"", None, more, cache="no-cache")
+        return self._response(request, 200, file.body, file.content_type, more, cache="no-cache")
+
     def _response(
         self,
         request: Request,
@@ -854,11 +869,13 @@ class Handler:
         body: bytes,
         content_type: str | None,
         more: Sequence[tuple[str, str]] = (),
+        *,
+        cache: str = "no-store",
     ) -> Response:
         headers: list[tuple[str, str]] = []
         if content_type is not None:
             headers += [("Content-Type", content_type), ("Content-Length", str(len(body)))]
-        headers += [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), *more]
+        headers += [("Cache-Control", cache), ("X-Content-Type-Options", "nosniff"), *more]
         if self._cors is not None:
             headers += self._cors._answer_headers(request.headers.get("origin"))
         return Response(status, Headers(headers), b"" if request.method == "HEAD" else body)
@@ -1127,6 +1144,16 @@ ROUTES: tuple[Route, ...] = (
         plan=Handler._describe,
         answer="OpenApi",
         content_types=("application/json",),
+    ),
+    Route(
+        path="/_sync/client.js",
+        methods=("GET", "HEAD"),
+        name="client",
+        summary="The client for browsers, an ES module.",
+        who="anyone",
+        plan=Handler._client,
+        answer="Asset",
+        content_types=("text/javascript",),
     ),
     Route(
         path="/_sync/metrics",

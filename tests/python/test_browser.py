@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,38 @@ import pytest
 import syncline
 from browser_support import *  # noqa: F403  (fixtures)
 from browser_support import PageServer, open_app
-from playwright.sync_api import BrowserContext
+from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import Error as PlaywrightError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+SCOPE = "list:1"
+
+# What each page of these tests begins with: the mutators, as the server has them, and a replica.
+PRELUDE = """
+<!doctype html><meta charset=utf-8><title>test</title><link rel=icon href=data:,>
+<script type=module>
+import * as client from "/_sync/client.js";
+Object.assign(globalThis, client);
+globalThis.mutators = {
+  "todo/create": (tx, { id, title }) =>
+    tx.set("todo", id, { title, done: false, made: tx.now, mark: tx.uuid() }),
+  "todo/done": (tx, { id, done }) => tx.update("todo", id, { done }),
+  "todo/delete": (tx, { id }) => void tx.delete("todo", id),
+  "todo/refuse": (tx, { id }) => tx.set("todo", id, { title: "here alone", done: false }),
+  "count/add": (tx, { id }) => tx.set("count", id, { n: (tx.get("count", id)?.n ?? 0) + 1 }),
+};
+globalThis.events = [];
+globalThis.start = async (options = {}) => {
+  globalThis.replica = await Replica.open({
+    name: "test", scope: "list:1", mutators, poll: 1, backoff: { first: 20, cap: 200 }, ...options });
+  replica.onEvent((event) => events.push(event));
+  return replica;
+};
+globalThis.titles = () => Object.fromEntries(replica.scan("todo").map(([id, todo]) => [id, todo.title]));
+globalThis.ready = true;
+</script>
+"""
 
 
 def mutators() -> syncline.Mutators:
@@ -20,19 +49,299 @@ def mutators() -> syncline.Mutators:
 
     @known("todo/create")
     def create(tx: syncline.Tx, args: dict[str, Any]) -> None:
-        tx.set("todo", args["id"], {"title": args["title"], "done": False})
+        made = {"title": args["title"], "done": False, "made": tx.now, "mark": tx.uuid()}
+        tx.set("todo", args["id"], made)
+
+    @known("todo/done")
+    def done(tx: syncline.Tx, args: dict[str, Any]) -> None:
+        tx.update("todo", args["id"], {"done": args["done"]})
+
+    @known("todo/delete")
+    def delete(tx: syncline.Tx, args: dict[str, Any]) -> None:
+        tx.delete("todo", args["id"])
+
+    @known("todo/refuse")
+    def refuse(tx: syncline.Tx, args: dict[str, Any]) -> None:
+        raise syncline.Rejected("not today", code="closed_today")
+
+    @known("count/add")
+    def add(tx: syncline.Tx, args: dict[str, Any]) -> None:
+        tx.set("count", args["id"], {"n": (tx.get("count", args["id"]) or {"n": 0})["n"] + 1})
 
     return known
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[PageServer]:
-    with PageServer(lambda: open_app(syncline.Engine(tmp_path / "app.db", mutators=mutators()))) as started:
+def make_engine(tmp_path: Path) -> Callable[[], syncline.Engine]:
+    return lambda: syncline.Engine(tmp_path / "app.db", mutators=mutators())
+
+
+@pytest.fixture
+def server(make_engine: Callable[[], syncline.Engine]) -> Iterator[PageServer]:
+    pages: dict[str, tuple[str, bytes | Path]] = {"/": ("text/html", PRELUDE.encode())}
+    with PageServer(lambda: open_app(make_engine()), pages=pages) as started:
         yield started
 
 
-def test_a_browser_reaches_the_server(server: PageServer, context: BrowserContext) -> None:
+def opened(context: BrowserContext, server: PageServer, **options: object) -> Page:
+    """A page with a replica."""
     page = context.new_page()
+    page.on("pageerror", lambda error: pytest.fail(f"in the page: {error}"))
     page.goto(server.url)
-    health = page.evaluate("async () => (await fetch('/_sync/health')).json()")
-    assert health["ok"] is True
+    page.wait_for_function("globalThis.ready")
+    page.evaluate("async (options) => void await start(options)", options)
+    return page
+
+
+def documents(server: PageServer, entity: str = "todo") -> dict[str, Any]:
+    with syncline.connect(server.url) as remote:
+        return dict(remote.snapshot(SCOPE).data.get(entity, {}))
+
+
+def push(server: PageServer, name: str, args: object, client_id: str = "backend", seq: int = 1) -> None:
+    mutation = {"name": name, "args": args, "client_id": client_id, "client_seq": seq, "scope": SCOPE}
+    with syncline.connect(server.url) as remote:
+        (result,) = remote.push([mutation])
+        result.raise_for_error()
+
+
+def test_what_is_made_here_is_what_the_server_makes_of_it(
+    server: PageServer, context: BrowserContext
+) -> None:
+    page = opened(context, server)
+    shown = page.evaluate(
+        """async () => {
+          replica.mutate("todo/create", { id: "a", title: "milk" });
+          const { made, mark, ...rest } = replica.get("todo", "a");
+          await replica.sync();
+          const confirmed = replica.confirmed.get("todo", "a");
+          const same = confirmed.mark === mark && String(confirmed.made) === String(made);
+          return { rest, mark, made: String(made), same, pending: replica.pending.length };
+        }"""
+    )
+    (todo,) = documents(server).values()
+    assert shown["rest"] == {"title": "milk", "done": False}
+    assert shown["same"]
+    assert shown["mark"] == todo["mark"]
+    assert shown["made"] == todo["made"].isoformat(timespec="microseconds").replace("+00:00", "Z")
+    assert shown["pending"] == 0
+
+
+def test_three_hundred_edits_offline_survive_a_reload_and_arrive_once(
+    server: PageServer, context: BrowserContext
+) -> None:
+    page = opened(context, server)
+    page.evaluate("replica.sync()")
+    context.set_offline(True)
+    page.evaluate(
+        """async () => {
+          for (let n = 0; n < 300; n++) replica.mutate("count/add", { id: `c${n % 3}` });
+          await replica.flush();
+        }"""
+    )
+    assert page.evaluate("replica.pending.length") == 300
+    assert page.evaluate("replica.get('count', 'c0').n") == 100
+    page.wait_for_function("replica.state === 'offline'")
+    assert documents(server, "count") == {}
+    server.stop()
+    context.set_offline(False)
+    page.evaluate("replica.close()")
+    page.evaluate("start()")
+    assert page.evaluate("replica.pending.length") == 300
+    assert page.evaluate("replica.get('count', 'c2').n") == 100
+    server.start()
+    page.evaluate("replica.sync()")
+    assert page.evaluate("replica.pending.length") == 0
+    assert documents(server, "count") == {f"c{n}": {"n": 100} for n in range(3)}
+    assert page.evaluate("replica.confirmed.get('count', 'c1').n") == 100
+
+
+def test_a_refusal_takes_its_effect_back_and_is_kept_with_the_code(
+    server: PageServer, context: BrowserContext
+) -> None:
+    page = opened(context, server)
+    told = page.evaluate(
+        """async () => {
+          const pending = replica.mutate("todo/refuse", { id: "no" });
+          const before = replica.exists("todo", "no");
+          const answered = await pending.answered;
+          await replica.sync();
+          return { before, answered, after: replica.exists("todo", "no"),
+                   refused: replica.refused.map(({ code, name, args }) => ({ code, name, args })) };
+        }"""
+    )
+    assert told["before"] is True
+    assert told["after"] is False
+    assert told["answered"] == {"ok": False, "code": "closed_today", "message": "not today"}
+    assert told["refused"] == [{"code": "closed_today", "name": "todo/refuse", "args": {"id": "no"}}]
+    page.reload()
+    page.wait_for_function("globalThis.ready")
+    page.evaluate("start()")
+    assert page.evaluate("replica.refused.length") == 1
+    page.evaluate("replica.forgetRefused(replica.refused[0])")
+    assert page.evaluate("replica.refused.length") == 0
+
+
+def test_two_tabs_share_one_queue_and_see_each_other_at_once(
+    server: PageServer, context: BrowserContext
+) -> None:
+    first = opened(context, server)
+    second = opened(context, server)
+    assert first.evaluate("replica.status.leading") is True
+    assert second.evaluate("replica.status.leading") is False
+    first.evaluate("replica.pause()")
+    second.wait_for_function("replica.state === 'offline'")
+    second.evaluate("replica.mutate('todo/create', { id: 'b', title: 'from the second' }); replica.flush()")
+    first.evaluate("replica.mutate('todo/create', { id: 'a', title: 'from the first' }); replica.flush()")
+    both = {"a": "from the first", "b": "from the second"}
+    for page in (first, second):
+        page.wait_for_function("Object.keys(titles()).length === 2")
+        assert page.evaluate("titles()") == both
+        page.wait_for_function("replica.pending.length === 2")
+    assert documents(server) == {}
+    second.evaluate("replica.resume()")
+    second.evaluate("replica.sync()")
+    assert {id: todo["title"] for id, todo in documents(server).items()} == both
+    for page in (first, second):
+        page.wait_for_function("replica.pending.length === 0")
+        assert page.evaluate("titles()") == both
+    assert first.evaluate("replica.clientId") == second.evaluate("replica.clientId")
+
+
+def test_a_tab_that_is_killed_hands_over(server: PageServer, context: BrowserContext) -> None:
+    first = opened(context, server)
+    second = opened(context, server)
+    first.evaluate("replica.sync()")
+    server.stop()
+    first.evaluate("replica.mutate('todo/create', { id: 'a', title: 'of the dead' }); replica.flush()")
+    second.evaluate("replica.mutate('todo/create', { id: 'b', title: 'of the living' }); replica.flush()")
+    with pytest.raises(PlaywrightError):
+        context.new_cdp_session(first).send("Page.crash", timeout=500)  # nobody is left to answer it
+    second.wait_for_function("replica.status.leading")
+    assert second.evaluate("titles()") == {"a": "of the dead", "b": "of the living"}
+    server.start()
+    second.evaluate("replica.sync()")
+    assert set(documents(server)) == {"a", "b"}
+    assert second.evaluate("replica.pending.length") == 0
+
+
+def test_cleared_storage_begins_anew_and_says_so(server: PageServer, context: BrowserContext) -> None:
+    first = opened(context, server)
+    second = opened(context, server)
+    first.evaluate("replica.mutate('todo/create', { id: 'a', title: 'safe' }); replica.sync()")
+    old = first.evaluate("replica.clientId")
+    first.evaluate("replica.pause()")
+    first.evaluate("replica.mutate('todo/create', { id: 'b', title: 'only here' }); replica.flush()")
+    session = context.new_cdp_session(first)
+    session.send("Storage.clearDataForOrigin", {"origin": server.url, "storageTypes": "all"})
+    for page in (first, second):
+        page.wait_for_function("events.some(({ kind }) => kind === 'renamed')")
+        page.wait_for_function("(old) => replica.clientId !== old", arg=old)
+        page.wait_for_function("replica.refused.length === 1")
+        assert page.evaluate("replica.refused[0].code") == "storage_cleared"
+        assert page.evaluate("replica.refused[0].args") == {"id": "b", "title": "only here"}
+        assert page.evaluate("titles()") == {}
+    second.evaluate("replica.resume()")
+    second.evaluate("replica.mutate('todo/create', { id: 'c', title: 'new life' }); replica.sync()")
+    for page in (first, second):
+        page.wait_for_function("Object.keys(titles()).length === 2")
+        assert page.evaluate("titles()") == {"a": "safe", "c": "new life"}
+    assert set(documents(server)) == {"a", "c"}
+
+
+def test_a_restarted_server_is_found_again(server: PageServer, context: BrowserContext) -> None:
+    page = opened(context, server)
+    page.evaluate("replica.mutate('todo/create', { id: 'a', title: 'before' }); replica.sync()")
+    epoch = page.evaluate("replica.status.epoch")
+    server.stop()
+    page.evaluate("replica.mutate('todo/create', { id: 'b', title: 'between' }); replica.flush()")
+    page.wait_for_function("replica.state === 'offline'")
+    server.start()
+    page.wait_for_function("replica.pending.length === 0 && replica.state === 'live'")
+    assert page.evaluate("replica.status.epoch") != epoch
+    assert set(documents(server)) == {"a", "b"}
+
+
+def test_browsers_and_a_backend_converge_on_one_list(
+    server: PageServer, new_context: Callable[..., BrowserContext]
+) -> None:
+    pages = [opened(new_context(), server) for _ in range(2)]
+    for number, page in enumerate(pages):
+        page.evaluate(
+            """async (who) => {
+              for (let n = 0; n < 20; n++) {
+                replica.mutate("todo/create", { id: `${who}-${n}`, title: `${who} ${n}` });
+                replica.mutate("count/add", { id: "shared" });
+              }
+              replica.mutate("todo/done", { id: `${who}-3`, done: true });
+              replica.mutate("todo/delete", { id: `${who}-4` });
+              await replica.flush();
+            }""",
+            f"b{number}",
+        )
+    push(server, "count/add", {"id": "shared"})
+    for page in pages:
+        page.evaluate("replica.sync()")
+    truth = documents(server)
+    assert len(truth) == 38
+    assert documents(server, "count") == {"shared": {"n": 41}}
+    for page in pages:
+        page.wait_for_function("replica.get('count', 'shared').n === 41")
+        page.wait_for_function("replica.pending.length === 0")
+        page.wait_for_function("replica.list('todo').size === 38")
+        shown = page.evaluate(
+            "replica.scan('todo').map(([id, { title, done, mark }]) => [id, { title, done, mark }])"
+        )
+        assert shown == [
+            [id, {key: todo[key] for key in ("title", "done", "mark")}] for id, todo in sorted(truth.items())
+        ]
+
+
+def test_ten_thousand_documents_come_at_first(server: PageServer, context: BrowserContext) -> None:
+    with syncline.connect(server.url) as remote:
+        for start in range(0, 10_000, 1000):
+            mutations = [
+                {
+                    "name": "todo/create",
+                    "args": {"id": f"t{start + n:05}", "title": f"number {start + n}"},
+                    "client_id": "loader",
+                    "client_seq": start + n + 1,
+                    "scope": SCOPE,
+                }
+                for n in range(1000)
+            ]
+            assert all(result.ok for result in remote.push(mutations))
+    page = opened(context, server)
+    page.evaluate("replica.sync()")
+    assert page.evaluate("replica.list('todo').size") == 10_000
+    assert page.evaluate("replica.find('todo', { title: 'number 4711' }).length") == 1
+    page.evaluate("replica.close()")
+    page.evaluate("start({ start: false })")
+    assert page.evaluate("replica.list('todo').size") == 10_000  # from its own disk
+
+
+def test_a_subscription_shows_each_change_once_it_is_durable(
+    server: PageServer, context: BrowserContext
+) -> None:
+    page = opened(context, server)
+    told = page.evaluate(
+        """async () => {
+          const told = [];
+          const query = { entity: "todo", filter: { done: false }, sort: "-title", limit: 2 };
+          const end = replica.subscribe(query, (rows, changes) =>
+            told.push([rows.map(([id]) => id), changes.map(({ kind, id }) => `${kind} ${id}`)]));
+          for (const id of ["a", "b", "c"]) replica.mutate("todo/create", { id, title: id });
+          await replica.sync();
+          replica.mutate("todo/done", { id: "c", done: true });
+          await replica.sync();
+          end();
+          replica.mutate("todo/delete", { id: "a" });
+          await replica.sync();
+          return told;
+        }"""
+    )
+    assert told == [
+        [[], []],
+        [["c", "b"], ["added a", "added b", "added c"]],
+        [["b", "a"], ["modified c"]],
+    ]

@@ -137,6 +137,7 @@ def test_every_route_answers_as_described(described: Described, format: str) -> 
     client.request("GET", "/_sync/metrics")
     client.request("GET", "/_sync/metrics", Accept="application/openmetrics-text")
     client.request("GET", "/_sync/openapi.json", Accept="application/json")
+    client.request("GET", "/_sync/client.js")
     client.token = ""
     client.request("GET", "/_sync/health")
     apart = ("/_sync/admin/", "/_sync/inspect")
