@@ -322,8 +322,11 @@ export function packedSize(wire) {
   if (wire === null) return 1;
   if (Array.isArray(wire)) return wire.reduce((sum, one) => sum + packedSize(one), wire.length < 16 ? 1 : wire.length < 65536 ? 3 : 5);
   switch (formOf(wire)) {
-    case "$date":
-      return 15;
+    case "$date": {
+      const seconds = Math.floor(Instant.parse(wire.$date).getTime() / 1000);
+      if (seconds < 0 || seconds >= 2 ** 34) return 15;
+      return seconds < 2 ** 32 && /\.0+Z$/.test(wire.$date) ? 6 : 10;
+    }
     case "$binary":
       return headed(Math.floor((wire.$binary.replace(/=+$/, "").length * 3) / 4), 0, true);
     case "$numberLong":
@@ -387,13 +390,16 @@ export function uuid7(microseconds, bits) {
   return `${text.slice(0, 8)}-${text.slice(8, 12)}-${text.slice(12, 16)}-${text.slice(16, 20)}-${text.slice(20)}`;
 }
 
+// Node has it as a global from 19 on.
+const webCrypto = globalThis.crypto ?? (await import("node:crypto")).webcrypto;
+
 const entropy = (() => {
   // One call for many numbers: a call costs more than a number.
   const pool = new BigUint64Array(64);
   let at = pool.length;
   return () => {
     if (at === pool.length) {
-      globalThis.crypto.getRandomValues(pool);
+      webCrypto.getRandomValues(pool);
       at = 0;
     }
     return pool[at++];
