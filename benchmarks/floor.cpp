@@ -206,7 +206,7 @@ class Floor {
  public:
   Floor(const std::string& path, const std::string& synchronous) : path_(path), db_(open(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)) {
     execute(db_.get(),
-            "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 4000;"
+            "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 16000;"
             "PRAGMA temp_store = MEMORY");
     execute(db_.get(), ("PRAGMA synchronous = " + synchronous).c_str());
     execute(db_.get(), kTables);

@@ -1,12 +1,34 @@
 #include "base/ids.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/utf8.h"
 
 namespace syncline {
 
+bool is_plain_name(std::string_view name) noexcept {
+  if (name.empty() || name.size() > kMaxName || name.front() == '_') return false;
+  // Eight bytes at once: no high bit, none below 0x20 (a borrow into a clear high bit), none 0x7f (a carry into it).
+  constexpr std::uint64_t kOnes = 0x0101010101010101u;
+  constexpr std::uint64_t kHigh = 0x80 * kOnes;
+  const auto plain = [](std::uint64_t bytes) { return ((bytes | (bytes - 0x20 * kOnes) | (bytes + kOnes)) & kHigh) == 0; };
+  std::uint64_t bytes = 0;
+  if (name.size() < 8) {
+    bytes = 0x2020202020202020u;
+    std::memcpy(&bytes, name.data(), name.size());
+    return plain(bytes);
+  }
+  for (std::size_t at = 0; at + 8 <= name.size(); at += 8) {
+    std::memcpy(&bytes, name.data() + at, 8);
+    if (!plain(bytes)) return false;
+  }
+  std::memcpy(&bytes, name.data() + name.size() - 8, 8);
+  return plain(bytes);
+}
+
 void check_name(std::string_view name, std::string_view what, Code code, bool allow_reserved) {
+  if (is_plain_name(name)) return;
   const auto refuse = [&](const std::string& why) { throw Error(code, std::string(what) + " " + why); };
   if (name.empty()) refuse("is empty; it must have 1 to 255 bytes of UTF-8");
   if (name.size() > kMaxName) {

@@ -45,7 +45,7 @@ std::string document(const PyTx& self, const Address& at, py::handle value) {
     throw Error(Code::invalid_mutation,
                 "document " + std::string(at.entity) + "/" + std::string(at.id) + " must be a dict, not " + Py_TYPE(value.ptr())->tp_name);
   }
-  return encode(value, std::string(at.entity) + "/" + std::string(at.id), self.border);
+  return encode(value, [&at] { return std::string(at.entity) + "/" + std::string(at.id); }, self.border);
 }
 
 void set(const PyTx& self, py::handle entity, py::handle id, py::handle value) {

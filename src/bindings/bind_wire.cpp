@@ -91,7 +91,7 @@ Mutation read_mutation(py::handle source, std::size_t index, const mp::Border& b
   PyObject* key = nullptr;
   PyObject* value = nullptr;
   while (PyDict_Next(mapping.ptr(), &at, &key, &value) != 0) {
-    const std::string_view field = text(key, "a field of a mutation", Code::invalid_request);
+    const std::string_view field = text(key, [] { return std::string("a field of a mutation"); }, Code::invalid_request);
     if (field == "args") {
       args = value;
     } else if (field == "name") {
@@ -120,7 +120,7 @@ Mutation read_mutation(py::handle source, std::size_t index, const mp::Border& b
     throw Error(Code::invalid_request, where("client_seq") + " comes without a client_id");
   }
   const auto held = py::reinterpret_borrow<py::object>(args);
-  mutation.args = encode(held, where("args"), border);
+  mutation.args = encode(held, [&] { return where("args"); }, border);
   return mutation;
 }
 

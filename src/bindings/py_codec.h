@@ -6,16 +6,26 @@
 // Threads  with the GIL.
 #pragma once
 
+#include <concepts>
 #include <string>
 #include <string_view>
 
 #include "base/msgpack.h"
 #include "bindings/python.h"
+#include "bindings/quick_encoder.h"
 
 namespace syncline::python {
 
 // `root` begins the path in a refusal: "args.items[3].when: ...".
 std::string encode(py::handle value, std::string_view root, const mp::Border& border = {});
+std::string encode_carefully(py::handle value, std::string_view root, const mp::Border& border);
+// The same, where saying it costs something: `root()` is asked only for a value that is not usual.
+template <std::invocable Root>
+std::string encode(py::handle value, const Root& root, const mp::Border& border) {
+  std::string out;
+  if (encode_quickly(value.ptr(), border, out)) return out;
+  return encode_carefully(value, root(), border);
+}
 py::object decode(std::string_view canonical);
 
 // A short str that is likely to come again (a key, a name): from a cache where it is there.

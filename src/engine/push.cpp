@@ -61,15 +61,15 @@ void Engine::validate(const PushRequest& request, const PushOptions& options) co
   }
   std::size_t index = 0;
   for (const Mutation& mutation : request.mutations) {
-    const std::string where = "mutations[" + std::to_string(index++) + "]";
+    const auto where = [at = index++] { return "mutations[" + std::to_string(at) + "]"; };
     if (mutation.client_id.empty()) {
-      if (options.require_client) throw Error(Code::invalid_request, where + " has no client_id; every mutation of a client names it");
+      if (options.require_client) throw Error(Code::invalid_request, where() + " has no client_id; every mutation of a client names it");
       continue;
     }
-    check_name(mutation.client_id, where + ".client_id", Code::invalid_request);
+    check_name(mutation.client_id, [&] { return where() + ".client_id"; }, Code::invalid_request);
     if (mutation.client_seq < 1) {
       throw Error(Code::invalid_request,
-                  where + ".client_seq is " + std::to_string(mutation.client_seq) + "; a client numbers its mutations 1, 2, 3, ...");
+                  where() + ".client_seq is " + std::to_string(mutation.client_seq) + "; a client numbers its mutations 1, 2, 3, ...");
     }
   }
   for (const auto& [client, seq] : request.settled) {

@@ -54,6 +54,7 @@ const char* text_of(Query query) noexcept {
     case Query::log_floor:
       return "SELECT max(log_floor) FROM scopes INDEXED BY log_floors WHERE log_floor > 0 AND substr(name, 1, 1) <> '_'";
     case Query::row_cursor: return "SELECT cursor FROM keys WHERE scope = ?1 AND entity = ?2 AND id = ?3";
+    case Query::highest_id: return "SELECT id FROM keys WHERE scope = ?1 AND entity = ?2 ORDER BY id DESC LIMIT 1";
     case Query::is_tombstone: return "SELECT body IS NULL FROM documents WHERE place = ?1";
 
     case Query::find_client:
@@ -85,18 +86,18 @@ const char* text_of(Query query) noexcept {
     case Query::forget_results: return "DELETE FROM results WHERE client = ?1 AND last_seq <= ?2";
     case Query::add_epoch: return "INSERT INTO epochs (epoch, first, opened_at) VALUES (?1, ?2, ?3)";
     case Query::remove_row: return "DELETE FROM documents WHERE place = ?1";
-    case Query::add_row:
+    case Query::add_rows:
       return "INSERT INTO documents (place, entity, id, version, created_at, updated_at, created, body)"
-             " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    case Query::add_key: return "INSERT INTO keys (scope, entity, id, cursor) VALUES (?1, ?2, ?3, ?4)";
+             " SELECT a, b, c, d, e, f, g, h FROM incoming";
+    case Query::add_keys: return "INSERT INTO keys (scope, entity, id, cursor) SELECT a, b, c, d FROM incoming";
     case Query::move_key: return "UPDATE keys SET cursor = ?4 WHERE scope = ?1 AND entity = ?2 AND id = ?3";
     case Query::remove_key: return "DELETE FROM keys WHERE scope = ?1 AND entity = ?2 AND id = ?3";
     case Query::put_unlogged:
       return "INSERT OR REPLACE INTO unlogged (scope, entity, id, updated_at, body) VALUES (?1, ?2, ?3, ?4, ?5)";
     case Query::remove_unlogged: return "DELETE FROM unlogged WHERE scope = ?1 AND entity = ?2 AND id = ?3";
-    case Query::add_log_line:
+    case Query::add_log_lines:
       return "INSERT INTO changelog (cursor, scope, entity, id, op, version, previous, ts, client, client_seq, user, mutation,"
-             " mutation_ts, delta, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+             " mutation_ts, delta, hash) SELECT a, b, c, d, e, f, g, h, i, j, k, l, m, n, o FROM incoming";
     case Query::strip_log_line: return "UPDATE changelog SET previous = 0, delta = NULL WHERE cursor = ?1";
     case Query::remove_log_line: return "DELETE FROM changelog WHERE cursor = ?1";
     case Query::sweep_log:

@@ -35,9 +35,18 @@ void Session::begin(Query how) {
   head();
 }
 
-void Session::commit() { connection.use(Query::commit)->run(); }
+void Session::commit() {
+  rest();
+  connection.use(Query::commit)->run();
+}
+
+void Session::abandon() noexcept {
+  if (wanted) wanted->abandon();
+  connection.abandon();
+}
 
 bool Session::rollback() noexcept {
+  rest();
   if (!connection.in_transaction()) return true;  // SQLite has done so itself after some errors
   try {
     connection.use(Query::rollback)->run();
@@ -69,7 +78,30 @@ void Session::read_row(Statement& row, EntityMemo& memo, DocumentView& into) {
 }
 
 void Session::documents(std::span<const DocumentKey> keys, const VisitFound& visit) {
+  // A visitor that reads through the session that called it finds the open statement in use.
+  if (wanted && !looking_up_) {
+    struct LookingUp {
+      explicit LookingUp(bool& flag_) noexcept : flag(flag_) { flag = true; }
+      ~LookingUp() { flag = false; }
+      LookingUp(const LookingUp&) = delete;
+      LookingUp& operator=(const LookingUp&) = delete;
+      bool& flag;
+    } const looking_up(looking_up_);
+    find_each(keys, visit, [this](std::int64_t scope, std::int64_t entity, std::string_view id) { return wanted->find(scope, entity, id); });
+    return;
+  }
   Loan select = connection.use(Query::find_document);
+  find_each(keys, visit, [&select](std::int64_t scope, std::int64_t entity, std::string_view id) {
+    select->reset();
+    select->bind(1, scope);
+    select->bind(2, entity);
+    select->bind_text(3, id);
+    return select->step() ? &*select : nullptr;
+  });
+}
+
+template <class Find>
+void Session::find_each(std::span<const DocumentKey> keys, const VisitFound& visit, Find find) {
   EntityMemo memo;
   DocumentView found;
   std::string_view scope;
@@ -80,21 +112,20 @@ void Session::documents(std::span<const DocumentKey> keys, const VisitFound& vis
     const DocumentKey& key = keys[at];
     if (at == 0 || key.scope != scope) scope_number = scope_numbers.number(scope = key.scope);
     if (at == 0 || key.entity != entity) entity_number = names.number(entity = key.entity);
-    if (scope_number == 0 || entity_number == 0) {
-      visit(at, nullptr);
-      continue;
-    }
-    select->bind(1, scope_number);
-    select->bind(2, entity_number);
-    select->bind_text(3, key.id);
-    if (select->step()) {
-      read_row(*select, memo, found);
-      visit(at, &found);
-    } else {
-      visit(at, nullptr);
-    }
-    select->reset();
+    const bool none = scope_number == 0 || entity_number == 0 || beyond(scope_number, entity_number, key.id);
+    Statement* row = none ? nullptr : find(scope_number, entity_number, key.id);
+    if (row != nullptr) read_row(*row, memo, found);
+    visit(at, row != nullptr ? &found : nullptr);
   }
+}
+
+bool Session::beyond(std::int64_t scope, std::int64_t entity, std::string_view id) {
+  return frontier && frontier->beyond(scope, entity, id, [&] {
+    Loan select = connection.use(Query::highest_id);
+    select->bind(1, scope);
+    select->bind(2, entity);
+    return select->step() ? std::string(select->text(0)) : std::string();
+  });
 }
 
 void Session::scan(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
@@ -293,9 +324,9 @@ Cursor Session::trace(Cursor newest, const VisitLogLine& visit) {
     select->bind(1, at);
     if (!select->step()) return at;
     const Cursor previous = select->integer(6);
-    const bool wanted = read_line(*select, visit);
+    const bool more = read_line(*select, visit);
     select->reset();
-    if (!wanted) return 0;
+    if (!more) return 0;
     if (previous >= at) refuse_loop(at, previous);
     at = previous;
   }

@@ -4,10 +4,15 @@
 // Threads  one at a time. A visitor may read through the session that called it.
 #pragma once
 
+#include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "store/dictionary.h"
+#include "store/frontier.h"
 #include "store/sqlite.h"
+#include "store/sqlite_wanted.h"
 #include "store/store.h"
 
 namespace syncline::sqlite {
@@ -26,8 +31,14 @@ class Session {
   // Begins, and reads the head: only a first read fixes SQLite's snapshot.
   void begin(Query how);
   void commit();
+  void abandon() noexcept;  // as Connection::abandon
   // Rolls back where a transaction is open; false: the connection is of no more use.
   bool rollback() noexcept;
+
+  // Lets go of what a look-up holds open: before anything is written.
+  void rest() noexcept {
+    if (wanted) wanted->rest();
+  }
 
   Cursor head();
   void documents(std::span<const DocumentKey> keys, const VisitFound& visit);
@@ -55,6 +66,9 @@ class Session {
   Connection connection;
   Dictionary names;          // entities and mutators
   Dictionary scope_numbers;
+  // Of the writer's session: it alone knows that nobody else writes, and looks up one key after another.
+  std::optional<Frontier> frontier;
+  std::optional<Wanted> wanted;
 
  private:
   // One run's memory of the last entity: rows of the same one lie together.
@@ -63,6 +77,10 @@ class Session {
     std::string_view text;
     std::string scratch;
   };
+  bool looking_up_ = false;
+  bool beyond(std::int64_t scope, std::int64_t entity, std::string_view id);  // of every id there is: then nothing is there
+  template <class Find>
+  void find_each(std::span<const DocumentKey> keys, const VisitFound& visit, Find find);
   void read_row(Statement& row, EntityMemo& memo, DocumentView& into);
   bool read_line(Statement& row, const VisitLogLine& visit);
   [[noreturn]] void refuse_loop(Cursor line, Cursor previous) const;

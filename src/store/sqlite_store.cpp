@@ -35,7 +35,7 @@ constexpr const char* kMemory = ":memory:";
 constexpr int kPageSize = 4096;
 constexpr int kWriterCacheKiB = 64 * 1024;
 constexpr int kReaderCacheKiB = 4 * 1024;
-constexpr int kCheckpointPages = 4000;
+constexpr int kCheckpointPages = 16000;
 constexpr int kRewriteWait = 250;  // milliseconds
 constexpr std::int64_t kLeftFreePages = 1000;
 constexpr int kBackupPages = 512;  // between two calls of `progress`
@@ -243,7 +243,9 @@ Applied SqliteWriteTx::apply(const WriteBatch& batch) {
 }
 
 std::int64_t SqliteWriteTx::give_back(std::int64_t pages) {
-  sqlite::Connection& connection = open().connection;
+  Session& session = open();
+  session.rest();
+  sqlite::Connection& connection = session.connection;
   const std::int64_t free = connection.number("PRAGMA freelist_count");
   const std::int64_t used = connection.number("PRAGMA page_count") - free;
   const std::int64_t wanted = std::min(pages, free - std::max(used / 4, kLeftFreePages));
@@ -306,6 +308,8 @@ void SqliteStore::open_for_writing() {
                      "; PRAGMA journal_size_limit = " + std::to_string(kWalKeptBytes));
   sqlite::migrate(connection);
   writer_.emplace(*writing_session_);
+  writing_session_->frontier.emplace();
+  writing_session_->wanted.emplace(connection);
 }
 
 void SqliteStore::open_for_reading() {
@@ -562,9 +566,9 @@ void SqliteStore::close() {
 
 // In a forked child the connections are the parent's: closing them here would checkpoint or delete under its hands.
 void SqliteStore::abandon() noexcept {
-  if (writing_session_) writing_session_->connection.abandon();
-  for (const auto& session : idle_) session->connection.abandon();
-  for (const auto& session : lent_) session->connection.abandon();
+  if (writing_session_) writing_session_->abandon();
+  for (const auto& session : idle_) session->abandon();
+  for (const auto& session : lent_) session->abandon();
 }
 
 }  // namespace

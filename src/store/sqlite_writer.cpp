@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <vector>
 
 namespace syncline::sqlite {
 
@@ -16,18 +17,100 @@ std::string described(std::string_view scope, std::string_view entity, std::stri
   return "(" + std::string(scope) + ", " + std::string(entity) + ", " + std::string(id) + ")";
 }
 
+struct LogRow {
+  const LogLineView* line = nullptr;
+  std::int64_t scope = 0, entity = 0;
+  std::int64_t client = 0;    // its number; 0: it has none
+  std::int64_t mutation = 0;  // 0: none
+  bool by_owner = false;      // the user is the client's owner
+};
+
+class NewKeys : public Rows {
+ public:
+  explicit NewKeys(std::span<const DocumentRow> rows) noexcept : rows_(rows) {}
+  [[nodiscard]] std::size_t size() const noexcept override { return rows_.size(); }
+  void cell(std::size_t row, int column, Cell into) const noexcept override {
+    const DocumentRow& document = rows_[row];
+    switch (column) {
+      case 0: return into.integer(document.scope);
+      case 1: return into.integer(document.entity);
+      case 2: return into.text(document.put->id);
+      default: return into.integer(document.put->cursor);
+    }
+  }
+
+ private:
+  std::span<const DocumentRow> rows_;
+};
+
+class NewRows : public Rows {
+ public:
+  explicit NewRows(std::span<const DocumentRow> rows) noexcept : rows_(rows) {}
+  [[nodiscard]] std::size_t size() const noexcept override { return rows_.size(); }
+  void cell(std::size_t row, int column, Cell into) const noexcept override {
+    const DocumentRow& document = rows_[row];
+    const PutDocument& put = *document.put;
+    switch (column) {
+      case 0: return into.integer(place_of(document.scope, put.cursor));
+      case 1: return into.integer(document.entity);
+      case 2: return into.text(put.id);
+      case 3: return into.integer(put.version);
+      case 4: return into.integer(put.created_at);
+      case 5: return into.integer(put.updated_at);
+      case 6: return into.integer(put.created);
+      default: return put.deleted ? into.null() : into.blob(put.body);
+    }
+  }
+
+ private:
+  std::span<const DocumentRow> rows_;
+};
+
+class NewLines : public Rows {
+ public:
+  explicit NewLines(std::span<const LogRow> rows) noexcept : rows_(rows) {}
+  [[nodiscard]] std::size_t size() const noexcept override { return rows_.size(); }
+  void cell(std::size_t row, int column, Cell into) const noexcept override {
+    const LogRow& numbers = rows_[row];
+    const LogLineView& line = *numbers.line;
+    switch (column) {
+      case 0: return into.integer(line.cursor);
+      case 1: return into.integer(numbers.scope);
+      case 2: return into.integer(numbers.entity);
+      case 3: return into.text(line.id);
+      case 4: return into.integer(static_cast<std::int64_t>(line.op));
+      case 5: return into.integer(line.version);
+      case 6: return into.integer(line.previous);
+      case 7: return into.integer(line.ts);
+      case 8:
+        if (numbers.client != 0) return into.integer(numbers.client);
+        return line.client_id.empty() ? into.null() : into.text(line.client_id);
+      case 9: return into.integer(line.client_seq);
+      case 10: return numbers.by_owner ? into.null() : into.text(line.user);
+      case 11: return numbers.mutation != 0 ? into.integer(numbers.mutation) : into.null();
+      case 12: return into.integer(line.mutation_ts);
+      case 13: return line.delta.empty() ? into.null() : into.blob(line.delta);
+      default: return into.integer(static_cast<std::int64_t>(line.hash));
+    }
+  }
+
+ private:
+  std::span<const LogRow> rows_;
+};
+
 }  // namespace
 
 Applied Writer::apply(const WriteBatch& batch) {
+  session_.rest();
   Applied applied;
   for (const DocumentKey& key : batch.forget_history) forget_history(key, false);
   for (const DocumentKey& key : batch.erase_history) forget_history(key, true);
   // Clients first: log lines hold their numbers.
   for (const PutClient& client : batch.clients) put(client, applied);
   for (const PutScope& put_scope : batch.scopes) run(Query::set_scope_head, scope(put_scope.name), put_scope.head);
-  for (const PutDocument& document : batch.documents) put(document);
+  put(batch.documents);
   for (const PutUnlogged& document : batch.unlogged) put(document);
-  for (const LogLineView& line : batch.log) put(line);
+  put(batch.log);
   for (const EpochRow& epoch : batch.epochs) {
     Loan insert = session_.connection.use(Query::add_epoch);
     insert->bind_text(1, epoch.epoch);
@@ -134,41 +217,49 @@ void Writer::put(const PutClient& put, Applied& applied) {
   insert->run();
 }
 
-void Writer::put(const PutDocument& put) {
-  if (put.cursor < 1 || put.cursor > kMaxCursor) {
-    refuse("The cursor " + std::to_string(put.cursor) + " is not one of 1 ... " + std::to_string(kMaxCursor));
-  }
-  if (put.deleted != put.body.empty()) {
-    refuse("The document " + described(put.scope, put.entity, put.id) + " must have a body, or be deleted and have none");
-  }
-  const std::int64_t scope_number = scope(put.scope);
-  const std::int64_t entity_number = name(put.entity);
-  if (put.previous != 0) {
-    Loan remove = session_.connection.use(Query::remove_row);
-    remove->bind(1, place_of(scope_number, put.previous));
-    remove->run();
-  }
-  {
-    Loan key = session_.connection.use(put.previous != 0 ? Query::move_key : Query::add_key);
-    key->bind(1, scope_number);
-    key->bind(2, entity_number);
-    key->bind_text(3, put.id);
-    key->bind(4, put.cursor);
-    key->run();
-    if (session_.connection.changed_rows() != 1) {
-      refuse("The document " + described(put.scope, put.entity, put.id) + " has no row at cursor " + std::to_string(put.previous));
+void Writer::put(std::span<const PutDocument> documents) {
+  if (documents.empty()) return;
+  std::vector<DocumentRow> rows;
+  std::vector<DocumentRow> keys;
+  rows.reserve(documents.size());
+  for (const PutDocument& put : documents) {
+    if (put.cursor < 1 || put.cursor > kMaxCursor) {
+      refuse("The cursor " + std::to_string(put.cursor) + " is not one of 1 ... " + std::to_string(kMaxCursor));
+    }
+    if (put.deleted != put.body.empty()) {
+      refuse("The document " + described(put.scope, put.entity, put.id) + " must have a body, or be deleted and have none");
+    }
+    rows.push_back({&put, scope(put.scope), name(put.entity)});
+    if (put.previous == 0) {
+      keys.push_back(rows.back());
+    } else {
+      move(rows.back());
     }
   }
-  Loan insert = session_.connection.use(Query::add_row);
-  insert->bind(1, place_of(scope_number, put.cursor));
-  insert->bind(2, entity_number);
-  insert->bind_text(3, put.id);
-  insert->bind(4, put.version);
-  insert->bind(5, put.created_at);
-  insert->bind(6, put.updated_at);
-  insert->bind(7, put.created);
-  put.deleted ? insert->bind_null(8) : insert->bind_blob(8, put.body);
-  insert->run();
+  incoming_.insert(Query::add_keys, NewKeys(keys));
+  if (session_.frontier) {
+    for (const DocumentRow& row : keys) session_.frontier->added(row.scope, row.entity, row.put->id);
+  }
+  incoming_.insert(Query::add_rows, NewRows(rows));
+}
+
+// Takes the document's row away, and points its key to where the next one will be.
+void Writer::move(const DocumentRow& row) {
+  const PutDocument& put = *row.put;
+  {
+    Loan remove = session_.connection.use(Query::remove_row);
+    remove->bind(1, place_of(row.scope, put.previous));
+    remove->run();
+  }
+  Loan key = session_.connection.use(Query::move_key);
+  key->bind(1, row.scope);
+  key->bind(2, row.entity);
+  key->bind_text(3, put.id);
+  key->bind(4, put.cursor);
+  key->run();
+  if (session_.connection.changed_rows() != 1) {
+    refuse("The document " + described(put.scope, put.entity, put.id) + " has no row at cursor " + std::to_string(put.previous));
+  }
 }
 
 void Writer::put(const PutUnlogged& put) {
@@ -186,33 +277,23 @@ void Writer::put(const PutUnlogged& put) {
   statement->run();
 }
 
-void Writer::put(const LogLineView& line) {
-  if (line.previous >= line.cursor) {
-    refuse("The log line " + std::to_string(line.cursor) + " cannot follow the line " + std::to_string(line.previous));
+void Writer::put(std::span<const LogLineView> lines) {
+  if (lines.empty()) return;
+  std::vector<LogRow> rows;
+  rows.reserve(lines.size());
+  for (const LogLineView& line : lines) {
+    if (line.previous >= line.cursor) {
+      refuse("The log line " + std::to_string(line.cursor) + " cannot follow the line " + std::to_string(line.previous));
+    }
+    const Client* known = line.client_id.empty() ? nullptr : client(line.client_id);
+    rows.push_back({.line = &line,
+                    .scope = scope(line.scope),
+                    .entity = name(line.entity),
+                    .client = known != nullptr ? known->number : 0,
+                    .mutation = line.mutation.empty() ? 0 : name(line.mutation),
+                    .by_owner = line.user == (known != nullptr ? std::string_view(known->owner) : std::string_view())});
   }
-  const Client* known = line.client_id.empty() ? nullptr : client(line.client_id);
-  const std::string_view owner = known != nullptr ? std::string_view(known->owner) : std::string_view();
-  Loan insert = session_.connection.use(Query::add_log_line);
-  insert->bind(1, line.cursor);
-  insert->bind(2, scope(line.scope));
-  insert->bind(3, name(line.entity));
-  insert->bind_text(4, line.id);
-  insert->bind(5, static_cast<std::int64_t>(line.op));
-  insert->bind(6, line.version);
-  insert->bind(7, line.previous);
-  insert->bind(8, line.ts);
-  if (known != nullptr) {
-    insert->bind(9, known->number);
-  } else {
-    line.client_id.empty() ? insert->bind_null(9) : insert->bind_text(9, line.client_id);
-  }
-  insert->bind(10, line.client_seq);
-  line.user == owner ? insert->bind_null(11) : insert->bind_text(11, line.user);
-  line.mutation.empty() ? insert->bind_null(12) : insert->bind(12, name(line.mutation));
-  insert->bind(13, line.mutation_ts);
-  line.delta.empty() ? insert->bind_null(14) : insert->bind_blob(14, line.delta);
-  insert->bind(15, static_cast<std::int64_t>(line.hash));
-  insert->run();
+  incoming_.insert(Query::add_log_lines, NewLines(rows));
 }
 
 void Writer::remove_line(Cursor cursor) {

@@ -4,13 +4,24 @@
 // Threads  one at a time, inside the write transaction.
 #pragma once
 
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "store/sqlite_incoming.h"
 #include "store/sqlite_session.h"
 
 namespace syncline::sqlite {
 
+// A document to be written, with the numbers of its names.
+struct DocumentRow {
+  const PutDocument* put = nullptr;
+  std::int64_t scope = 0, entity = 0;
+};
+
 class Writer {
  public:
-  explicit Writer(Session& session) noexcept : session_(session) {}
+  explicit Writer(Session& session) : session_(session), incoming_(session.connection) {}
 
   Applied apply(const WriteBatch& batch);
   // Forgets what it knew of names, scopes and clients: the rows it came from may be gone.
@@ -22,13 +33,14 @@ class Writer {
     std::string owner;
   };
 
+  void move(const DocumentRow& row);
   std::int64_t name(std::string_view text);
   std::int64_t scope(std::string_view text);
   const Client* client(std::string_view client_id);  // nullptr: it has no row; valid until the next client() or put()
   void put(const PutClient& put, Applied& applied);
-  void put(const PutDocument& put);
+  void put(std::span<const PutDocument> documents);
   void put(const PutUnlogged& put);
-  void put(const LogLineView& line);
+  void put(std::span<const LogLineView> lines);
   bool deleted(std::int64_t place);  // is there a tombstone?
   void forget_history(const DocumentKey& key, bool erase);
   void purge(const Purge& purge, Cursor head, Applied& applied);
@@ -38,6 +50,7 @@ class Writer {
   void run(Query query, std::int64_t first, std::int64_t second);
 
   Session& session_;
+  Incoming incoming_;
   ByName<Client> clients_;
 };
 

@@ -40,6 +40,21 @@ TEST(CheckName, RefusesControlCharactersAndBrokenText) {
   EXPECT_FALSE(accepted("a\xc2"));
 }
 
+// Whole words of eight bytes are looked at at once; nothing may hide at their ends.
+TEST(CheckName, FindsAControlCharacterAtEveryPlaceOfEveryLength) {
+  for (std::size_t size = 1; size <= 40; ++size) {
+    const std::string plain(size, '~');
+    EXPECT_TRUE(accepted(plain));
+    for (std::size_t at = 0; at < size; ++at) {
+      for (const char bad : {'\0', '\x1f', '\x7f', '\x80', '\xff'}) {
+        std::string name = plain;
+        name[at] = bad;
+        EXPECT_FALSE(accepted(name)) << size << " " << at;
+      }
+    }
+  }
+}
+
 TEST(CheckName, KeepsTheLeadingUnderscoreForTheEngine) {
   EXPECT_FALSE(accepted("_op"));
   EXPECT_TRUE(accepted("_op", true));

@@ -157,6 +157,39 @@ TEST(SqliteStore, AWriterSeesWhatItAppliedAndRollsBackWhatItDidNotCommit) {
   EXPECT_EQ(view->client("other")->owner, "bob");
 }
 
+// The writer remembers the highest id of each kind, and keeps its look-up open: neither may hide a document or show a lost one.
+TEST(SqliteStore, AWriterFindsADocumentWhereverItsIdLies) {
+  const auto store = open_sqlite(":memory:");
+  Author author;
+  const auto there = [](WriteTx& tx, std::string_view id) {
+    const DocumentKey key{"s", "e", id};
+    bool found = false;
+    tx.documents({&key, 1}, [&](std::size_t, const DocumentView* document) {
+      found = document != nullptr;
+      const DocumentKey nested{"s", "e", "m"};  // a visitor reads through the same transaction
+      tx.documents({&nested, 1}, [](std::size_t, const DocumentView*) {});
+      if (found) EXPECT_EQ(document->id, id);
+    });
+    return found;
+  };
+  author.put("s", "e", "m", "x").commit(*store);
+  {
+    Author lost = author;
+    const auto tx = store->write();
+    EXPECT_TRUE(there(*tx, "m"));
+    EXPECT_FALSE(there(*tx, "z"));
+    lost.put("s", "e", "z", "x").apply(*tx);
+    EXPECT_TRUE(there(*tx, "z"));
+    EXPECT_FALSE(there(*tx, "zz"));
+  }
+  const auto tx = store->write();
+  EXPECT_FALSE(there(*tx, "z"));
+  author.put("s", "e", "a", "x").put("s", "e", "p", "x").apply(*tx);
+  for (const char* id : {"a", "m", "p"}) EXPECT_TRUE(there(*tx, id)) << id;
+  for (const char* id : {"0", "b", "q", "z"}) EXPECT_FALSE(there(*tx, id)) << id;
+  tx->commit();
+}
+
 TEST(SqliteStore, ABatchThatFailsLeavesNothingAndEndsItsTransaction) {
   const auto store = open_sqlite(":memory:");
   Author author;

@@ -84,6 +84,33 @@ def test_equal_documents_are_equal_bytes(document: dict[str, Any]) -> None:
     assert _core.packb(document) == _core.packb(dict(reversed(document.items())))
 
 
+class Unusual(dict[str, Any]):
+    """A dict that the encoder of usual values leaves to the careful one."""
+
+
+@given(document=documents)
+def test_both_encoders_write_the_same_bytes(document: dict[str, Any]) -> None:
+    packed = _core.packb(document)
+    assert packed == _core.packb(Unusual(document))
+    # Again, with keys that are known by now.
+    assert packed == _core.packb(document)
+
+
+def test_dicts_whose_keys_come_in_another_order_are_told_apart() -> None:
+    for _ in range(3):
+        first = {"name": 1, "age": 2, "": 3}
+        second = {"age": 2, "": 3, "name": 1}
+        assert _core.packb(first) == _core.packb(second) == msgpack.packb({"": 3, "age": 2, "name": 1})
+
+
+def test_what_grows_without_end_is_refused_before_it_fills_the_memory() -> None:
+    value: Any = "x" * 1000
+    for _ in range(60):
+        value = [value] * 15
+    with pytest.raises(syncline.TooLarge):
+        _core.packb(value)
+
+
 @pytest.mark.parametrize("special", [math.nan, math.inf, -math.inf, -0.0])
 def test_special_floats_survive(special: float) -> None:
     for back in (_core.json_decode(_core.json_encode(special)), _core.unpackb(_core.packb(special))):
