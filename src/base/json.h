@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/bytes.h"
 #include "base/msgpack.h"
 
 namespace syncline::json {
@@ -20,13 +21,16 @@ namespace syncline::json {
 std::string to_msgpack(std::string_view text, const mp::Border& border = {});
 
 // Canonical msgpack -> JSON text, appended. Never fails on what `canonicalise` let in.
+void from_msgpack(std::string_view value, Bytes& out);
 void from_msgpack(std::string_view value, std::string& out);
 
 // A JSON string literal, quotes and escapes included, appended.
-void append_string(std::string_view text, std::string& out);
+void append_string(std::string_view text, Bytes& out);
+
+void append_integer(std::int64_t value, Bytes& out);
 
 // "2026-01-02T03:04:05.000006Z" <-> microseconds since 1970; any UTC offset is read, Z is written.
-void append_instant(std::int64_t microseconds, std::string& out);
+void append_instant(std::int64_t microseconds, Bytes& out);
 std::int64_t parse_instant(std::string_view text, const mp::Border& border = {});  // throws Error(border.code)
 
 }  // namespace syncline::json

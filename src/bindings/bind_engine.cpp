@@ -4,6 +4,7 @@
 #include <limits>
 #include <set>
 
+#include "bindings/answer.h"
 #include "bindings/errors.h"
 #include "bindings/keeping.h"
 #include "bindings/mutator_host.h"
@@ -199,26 +200,23 @@ std::shared_ptr<PySnapshot> snapshot(PyEngine& self, const SnapshotRequest& give
 py::bytes pull_encoded(PyEngine& self, const PullRequest& given, py::handle user, std::string_view format_name) {
   const PullRequest request = with_user(given, user);
   const Format format = format_of(format_name);
-  std::string body;
+  AnswerBytes body;
   {
     const WithoutGil free;  // scans and encodes
-    body = self.borrow_buffer();
     self.core().pull_encoded(request, format, body);
   }
-  py::bytes answer = to_bytes(body);
-  self.give_back(std::move(body));
-  return answer;
+  return body.take();
 }
 
 py::bytes snapshot_encoded(PyEngine& self, const SnapshotRequest& given, py::handle user, std::string_view format_name) {
   const SnapshotRequest request = with_user(given, user);
   const Format format = format_of(format_name);
-  std::string body;
+  AnswerBytes body;
   {
     const WithoutGil free;  // scans and encodes
-    body = self.core().snapshot_encoded(request, format);
+    self.core().snapshot_encoded(request, format, body);
   }
-  return to_bytes(body);
+  return body.take();
 }
 
 std::shared_ptr<PyView> read(PyEngine& self, py::handle scope) {

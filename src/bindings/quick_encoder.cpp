@@ -4,8 +4,10 @@
 #include <array>
 #include <bit>
 #include <cstring>
-#include <memory>
 #include <string_view>
+
+#include "base/bytes.h"
+#include "base/packer.h"
 
 namespace syncline::python {
 
@@ -15,7 +17,6 @@ constexpr std::size_t kMostKeys = 15;  // of a dict that is usual: its header is
 constexpr std::size_t kShapes = 256;
 constexpr std::size_t kMostKeyBytes = 64;   // of each key of a shape
 constexpr std::size_t kKeptBytes = 1 << 20;  // of the buffer, between two calls
-constexpr std::size_t kMostHeader = 9;       // of a str, an array or a number
 
 // A row of keys in the order in which dicts hold them.
 struct Shape {
@@ -33,90 +34,21 @@ struct Shape {
 };
 std::array<Shape, kShapes> shapes;
 
-class Output {
+// Kept from call to call, so that nothing is allocated but what is returned.
+class Scratch : public Bytes {
  public:
-  // Makes room for `size` bytes.
-  char* ensure(std::size_t size) {
-    if (capacity_ - size_ < size) grow(size);
-    return bytes_.get() + size_;
+  void reset() noexcept {
+    clear();
+    if (capacity() <= kKeptBytes) return;
+    own_.reset();
+    rest_on(nullptr, 0);
   }
-  void advance(std::size_t size) noexcept { size_ += size; }
-  void byte(unsigned value) {
-    *ensure(1) = static_cast<char>(value);
-    ++size_;
-  }
-  void raw(const char* data, std::size_t size) {
-    std::memcpy(ensure(size), data, size);
-    size_ += size;
-  }
-  void str(std::string_view text) {
-    char* at = ensure(kMostHeader + text.size());
-    const std::size_t header = str_header(at, text.size());
-    std::memcpy(at + header, text.data(), text.size());
-    size_ += header + text.size();
-  }
-  template <typename Number>
-  void number(unsigned head, Number value) {
-    char* at = ensure(1 + sizeof(Number));
-    *at = static_cast<char>(head);
-    put(at + 1, value);
-    size_ += 1 + sizeof(Number);
-  }
-  static std::size_t str_header(char* at, std::size_t size) noexcept {
-    if (size < 32) {
-      *at = static_cast<char>(0xa0u | size);
-      return 1;
-    }
-    if (size <= 0xff) {
-      at[0] = static_cast<char>(0xd9);
-      at[1] = static_cast<char>(size);
-      return 2;
-    }
-    if (size <= 0xffff) {
-      at[0] = static_cast<char>(0xda);
-      put(at + 1, static_cast<std::uint16_t>(size));
-      return 3;
-    }
-    at[0] = static_cast<char>(0xdb);
-    put(at + 1, static_cast<std::uint32_t>(size));
-    return 5;
-  }
-  void clear() noexcept {
-    size_ = 0;
-    if (capacity_ > kKeptBytes) {
-      bytes_.reset();
-      capacity_ = 0;
-    }
-  }
-  [[nodiscard]] std::size_t size() const noexcept { return size_; }
-  [[nodiscard]] std::string_view view() const noexcept { return {bytes_.get(), size_}; }
-
- private:
-  template <typename Number>
-  static void put(char* at, Number value) noexcept {
-    if constexpr (std::endian::native == std::endian::little) {
-      if constexpr (sizeof(Number) == 2) value = __builtin_bswap16(value);
-      if constexpr (sizeof(Number) == 4) value = __builtin_bswap32(value);
-      if constexpr (sizeof(Number) == 8) value = __builtin_bswap64(value);
-    }
-    std::memcpy(at, &value, sizeof(Number));
-  }
-  void grow(std::size_t size) {
-    const std::size_t capacity = std::max<std::size_t>(std::max<std::size_t>(2 * capacity_, 4096), size_ + size);
-    auto larger = std::make_unique_for_overwrite<char[]>(capacity);
-    if (size_ > 0) std::memcpy(larger.get(), bytes_.get(), size_);
-    bytes_ = std::move(larger);
-    capacity_ = capacity;
-  }
-
-  std::unique_ptr<char[]> bytes_;
-  std::size_t size_ = 0, capacity_ = 0;
 };
-Output shared_output;
+Scratch scratch;
 
 class QuickEncoder {
  public:
-  QuickEncoder(const mp::Border& border, Output& out) noexcept : border_(border), out_(out), levels_left_(border.max_nesting) {}
+  QuickEncoder(const mp::Border& border, Bytes& out) noexcept : border_(border), out_(out), levels_left_(border.max_nesting) {}
 
   bool value(PyObject* value) {
     // Lists within lists of the same list grow without end.
@@ -142,58 +74,51 @@ class QuickEncoder {
   };
   using Keys = std::array<PyObject*, kMostKeys>;
 
-  bool byte(unsigned value) {
-    out_.byte(value);
+  // `piece` writes at most `size` bytes at a place and returns the place behind them.
+  template <class Piece>
+  bool write(std::size_t size, Piece piece) {
+    char* at = out_.ensure(size);
+    out_.advance(static_cast<std::size_t>(piece(at) - at));
     return true;
+  }
+
+  bool byte(unsigned value) {
+    out_.push_back(static_cast<char>(value));
+    return true;
+  }
+
+  bool text(std::string_view utf8) {
+    return write(mp::put::kHeader + utf8.size(), [utf8](char* at) { return mp::put::str(at, utf8); });
   }
 
   bool str(PyObject* value) {
     std::string_view text;
     if (!utf8_of(value, text) || out_.size() + text.size() > border_.max_bytes) return false;
-    out_.str(text);
-    return true;
+    return this->text(text);
   }
 
   bool integer(PyObject* value) {
     int overflow = 0;
     const long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
-    if (overflow != 0) return false;
-    const auto bits = static_cast<std::uint64_t>(number);
-    if (number >= 0) {
-      if (bits < 0x80) return byte(static_cast<unsigned>(bits));
-      if (bits <= 0xff) return out_.number(0xcc, static_cast<std::uint8_t>(bits)), true;
-      if (bits <= 0xffff) return out_.number(0xcd, static_cast<std::uint16_t>(bits)), true;
-      if (bits <= 0xffffffff) return out_.number(0xce, static_cast<std::uint32_t>(bits)), true;
-      return out_.number(0xcf, bits), true;
-    }
-    if (number >= -32) return byte(static_cast<std::uint8_t>(bits));
-    if (number >= -0x80) return out_.number(0xd0, static_cast<std::uint8_t>(bits)), true;
-    if (number >= -0x8000) return out_.number(0xd1, static_cast<std::uint16_t>(bits)), true;
-    if (number >= -0x80000000LL) return out_.number(0xd2, static_cast<std::uint32_t>(bits)), true;
-    return out_.number(0xd3, bits), true;
+    return overflow == 0 && write(mp::put::kHeader, [number](char* at) { return mp::put::integer(at, number); });
   }
 
   bool real(double value) {
     if (value != value) return false;  // which NaN it becomes is the other's to know
-    out_.number(0xcb, std::bit_cast<std::uint64_t>(value));
-    return true;
+    return write(mp::put::kHeader, [value](char* at) { return mp::put::number(at, 0xcb, std::bit_cast<std::uint64_t>(value)); });
   }
 
   bool bin(std::string_view bytes) {
     if (bytes.size() > 0xff) return false;
-    out_.number(0xc4, static_cast<std::uint8_t>(bytes.size()));
-    out_.raw(bytes.data(), bytes.size());
-    return true;
+    return write(mp::put::kHeader + bytes.size(), [bytes](char* at) {
+      return mp::put::raw(mp::put::number(at, 0xc4, static_cast<std::uint8_t>(bytes.size())), bytes);
+    });
   }
 
   bool items(PyObject** first, Py_ssize_t size) {
     if (size > 0xffff || levels_left_ == 0) return false;
     --levels_left_;
-    if (size < 16) {
-      out_.byte(0x90u | static_cast<unsigned>(size));
-    } else {
-      out_.number(0xdc, static_cast<std::uint16_t>(size));
-    }
+    write(mp::put::kHeader, [size](char* at) { return mp::put::array_header(at, static_cast<std::size_t>(size)); });
     for (Py_ssize_t i = 0; i < size; ++i) {
       if (!value(first[i])) return false;
     }
@@ -213,7 +138,7 @@ class QuickEncoder {
       if (PyDict_Next(value, &at, &keys[i], &found[i]) == 0 || Py_TYPE(keys[i]) != &PyUnicode_Type) return false;
       hash = hash * 31 + (reinterpret_cast<std::uintptr_t>(keys[i]) >> 4);
     }
-    out_.byte(0x80u | static_cast<unsigned>(count));
+    byte(0x80u | static_cast<unsigned>(count));
     Shape& shape = shapes[(hash ^ hash >> 16) % kShapes];
     if (shape.count != count || !std::equal(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(count), shape.keys.begin())) {
       if (!fields(keys, found, count, shape)) return false;
@@ -221,7 +146,7 @@ class QuickEncoder {
       if (shape.dollar && !border_.allow_dollar_keys) return false;
       for (std::size_t i = 0; i < count; ++i) {
         const std::size_t begin = shape.ends[i];
-        out_.raw(shape.encoded.data() + begin, shape.ends[i + 1] - begin);
+        out_ += std::string_view(shape.encoded).substr(begin, shape.ends[i + 1] - begin);
         if (!this->value(found[shape.order[i]])) return false;
       }
     }
@@ -245,7 +170,7 @@ class QuickEncoder {
     if (kept) remember(shape, keys, sorted, count, dollar);
     for (std::size_t i = 0; i < count; ++i) {
       if (out_.size() + sorted[i].utf8.size() > border_.max_bytes) return false;
-      out_.str(sorted[i].utf8);
+      text(sorted[i].utf8);
       if (!value(found[sorted[i].place])) return false;
     }
     return true;
@@ -255,8 +180,8 @@ class QuickEncoder {
     shape.clear();
     shape.encoded.clear();
     for (std::size_t i = 0; i < count; ++i) {
-      char header[kMostHeader];
-      shape.encoded.append(header, Output::str_header(header, sorted[i].utf8.size())).append(sorted[i].utf8);
+      char encoded[mp::put::kHeader + kMostKeyBytes];
+      shape.encoded.append(encoded, mp::put::str(encoded, sorted[i].utf8));
       shape.order[i] = sorted[i].place;
       shape.ends[i + 1] = static_cast<std::uint16_t>(shape.encoded.size());
     }
@@ -277,16 +202,16 @@ class QuickEncoder {
   }
 
   const mp::Border& border_;
-  Output& out_;
+  Bytes& out_;
   int levels_left_;
 };
 
 }  // namespace
 
 bool encode_quickly(PyObject* value, const mp::Border& border, std::string& out) {
-  shared_output.clear();
-  if (!QuickEncoder(border, shared_output).value(value) || shared_output.size() > border.max_bytes) return false;
-  out.assign(shared_output.view());
+  scratch.reset();
+  if (!QuickEncoder(border, scratch).value(value) || scratch.size() > border.max_bytes) return false;
+  out.assign(scratch.view());
   return true;
 }
 

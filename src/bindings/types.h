@@ -121,25 +121,11 @@ class PyEngine {
     engine_->close();
   }
 
-  // A buffer for an answer of some megabytes; whoever is done with it lends it to the next. Growing a fresh one means moving what
-  // it holds and touching its pages anew each time.
-  std::string borrow_buffer() {
-    const std::scoped_lock lock(mutex_);
-    return std::exchange(buffer_, {});
-  }
-  void give_back(std::string buffer) {
-    const std::scoped_lock lock(mutex_);
-    if (buffer.capacity() > buffer_.capacity() && buffer.capacity() <= kLargestKept) buffer_ = std::move(buffer);
-  }
-
  private:
-  static constexpr std::size_t kLargestKept = 16 << 20;
-
   std::shared_ptr<Engine> engine_;
   PyLimits limits_;
   MutatorWatch watch_;
   std::mutex mutex_;
-  std::string buffer_;
   std::vector<std::weak_ptr<Reading>> readings_;
 };
 

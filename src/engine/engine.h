@@ -19,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "engine/commit_queue.h"
 #include "engine/compaction.h"
@@ -257,9 +258,9 @@ class Engine {
 
   // Throw: invalid_scope, invalid_request, forbidden (client id), cursor_too_old, epoch_mismatch.
   PageEnd pull(const PullRequest& request, const VisitChange& visit);
-  void pull_encoded(const PullRequest& request, Format format, std::string& out);  // replaces `out` by the whole answer's body
+  void pull_encoded(const PullRequest& request, Format format, Bytes& out);  // replaces `out` by the whole answer's body
   Snapshot snapshot(const SnapshotRequest& request);                    // too_large above the limit
-  std::string snapshot_encoded(const SnapshotRequest& request, Format format);
+  void snapshot_encoded(const SnapshotRequest& request, Format format, Bytes& out);  // as pull_encoded
   [[nodiscard]] Cursor cursor(const std::string& scope);  // of the scope's last commit; 0: none yet
 
   // What keeps the database bounded: rounds in the background, and by demand. Error(read_only) where it is.

@@ -71,7 +71,7 @@ class EntityFilter {
 };
 
 template <class Page>
-void encode_pull(Engine& engine, const PullRequest& request, std::string& out) {
+void encode_pull(Engine& engine, const PullRequest& request, Bytes& out) {
   Page page(out, request.scope);
   page.end(engine.pull(request, [&](const ChangeView& change) { page.change(change); }));
 }
@@ -177,7 +177,7 @@ PageEnd Engine::pull(const PullRequest& request, const VisitChange& visit) {
   return end;
 }
 
-void Engine::pull_encoded(const PullRequest& request, Format format, std::string& out) {
+void Engine::pull_encoded(const PullRequest& request, Format format, Bytes& out) {
   out.clear();
   format == Format::json ? encode_pull<page::JsonPage>(*this, request, out) : encode_pull<page::PackedPage>(*this, request, out);
 }
@@ -218,11 +218,10 @@ Snapshot Engine::snapshot(const SnapshotRequest& request) {
   return out;
 }
 
-std::string Engine::snapshot_encoded(const SnapshotRequest& request, Format format) {
+void Engine::snapshot_encoded(const SnapshotRequest& request, Format format, Bytes& out) {
   const Snapshot snapshot = this->snapshot(request);
-  std::string out;
+  out.clear();
   format == Format::json ? page::write_json(snapshot, out) : page::write_packed(snapshot, out);
-  return out;
 }
 
 Cursor Engine::cursor(const std::string& scope) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <charconv>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -287,12 +288,43 @@ TEST(ToJson, ReturnsEveryValueItWasGiven) {
 }
 
 TEST(ToJson, AppendsToWhatIsThere) {
-  std::string out = "[";
+  Bytes out;
+  out += "[";
   from_msgpack("\x81\xa1\x61\x01"s, out);
-  out += ',';
+  out.push_back(',');
   from_msgpack("\xc0"s, out);
   append_string("\"", out);
-  EXPECT_EQ(out, R"([{"a":1},null"\"")");
+  EXPECT_EQ(out.view(), R"([{"a":1},null"\"")");
+  std::string text = "[";
+  from_msgpack("\xc0"s, text);
+  EXPECT_EQ(text, "[null");
+}
+
+// Short numbers are written without std::to_chars, which is what they must look like.
+TEST(ToJson, WritesEveryFloatAsTheShortestTextThatReadsBack) {
+  testing::RandomValues random(11);
+  const auto check = [](double value) {
+    char digits[64];
+    const auto end = std::to_chars(digits, digits + sizeof digits, value, std::chars_format::fixed);
+    std::string wanted(digits, end.ptr);
+    if (wanted.find('.') == std::string::npos) wanted += ".0";
+    std::string packed;
+    mp::Writer(packed).real(value);
+    EXPECT_EQ(to_json(packed), wanted);
+  };
+  for (int i = 0; i < 20000; ++i) {
+    const double whole = static_cast<double>(random.below(std::uint64_t{1} << random.below(50)));
+    for (const double scale : {1.0, 10.0, 100.0, 1000.0, 10000.0, 100000.0, 3.0}) {
+      const double value = whole / scale;
+      if (value != 0 && value < 1e-4) continue;
+      check(value);
+      check(std::nextafter(value, 1e15));
+      if (value != 0) check(-value);
+    }
+  }
+  for (const double value : {0.0, 0.5, 1e-4, 0.0001, 0.00015, 999999999999999.0, 999999999999999.5, 1e15, 123456789012345.67, 9007199254740993.0}) {
+    check(value);
+  }
 }
 
 TEST(FromJson, RefusesOrReadsEveryTruncationAndEveryChangedByte) {
@@ -316,9 +348,9 @@ TEST(FromJson, RefusesOrReadsEveryTruncationAndEveryChangedByte) {
 }
 
 std::string format_instant(std::int64_t microseconds) {
-  std::string text;
+  Bytes text;
   append_instant(microseconds, text);
-  return text;
+  return std::string(text.view());
 }
 
 TEST(Instant, IsWrittenInUtcWithMicroseconds) {
