@@ -483,7 +483,8 @@ char* put_short(double value, char* at) noexcept {
   for (int decimals = 0; decimals <= 4; ++decimals, scale *= 10) {
     const double scaled = size * static_cast<double>(scale);
     if (!(scaled < kMostDigits)) return nullptr;
-    const auto digits = static_cast<std::uint64_t>(scaled + 0.5);
+    const auto whole = static_cast<std::uint64_t>(scaled);
+    const std::uint64_t digits = whole + (scaled - static_cast<double>(whole) >= 0.5 ? 1 : 0);
     if (static_cast<double>(digits) / static_cast<double>(scale) != size) continue;
     if (value < 0) *at++ = '-';
     at = std::to_chars(at, at + 20, digits / scale).ptr;

@@ -316,10 +316,10 @@ TEST(ToJson, WritesEveryFloatAsTheShortestTextThatReadsBack) {
     const double whole = static_cast<double>(random.below(std::uint64_t{1} << random.below(50)));
     for (const double scale : {1.0, 10.0, 100.0, 1000.0, 10000.0, 100000.0, 3.0}) {
       const double value = whole / scale;
-      if (value != 0 && value < 1e-4) continue;
+      if (value < 1e-4) continue;
       check(value);
+      check(-value);
       check(std::nextafter(value, 1e15));
-      if (value != 0) check(-value);
     }
   }
   for (const double value : {0.0, 0.5, 1e-4, 0.0001, 0.00015, 999999999999999.0, 999999999999999.5, 1e15, 123456789012345.67, 9007199254740993.0}) {

@@ -168,7 +168,9 @@ TEST(SqliteStore, AWriterFindsADocumentWhereverItsIdLies) {
       found = document != nullptr;
       const DocumentKey nested{"s", "e", "m"};  // a visitor reads through the same transaction
       tx.documents({&nested, 1}, [](std::size_t, const DocumentView*) {});
-      if (found) EXPECT_EQ(document->id, id);
+      if (found) {
+        EXPECT_EQ(document->id, id);
+      }
     });
     return found;
   };
