@@ -93,7 +93,12 @@ def serve_bare(loop_of: str) -> None:
             loop.call_soon_threadsafe(broadcast, frame)
             return begun
 
-        commands = {"port": lambda: server.sockets[0].getsockname()[1], "go": go, "memory": resident}
+        commands = {
+            "port": lambda: server.sockets[0].getsockname()[1],
+            "go": go,
+            "memory": resident,
+            "cpu": time.process_time_ns,
+        }
         await loop.run_in_executor(None, obey, commands)
         os._exit(0)
 
@@ -127,7 +132,9 @@ def serve_asgi(app: Any, loop_of: str, ws: str, go: Callable[[], int]) -> None:
     listener.listen(4096)
     server = uvicorn.Server(config)
     threading.Thread(target=server.run, args=([listener],), daemon=True).start()
-    obey({"port": lambda: listener.getsockname()[1], "go": go, "memory": resident})
+    obey(
+        {"port": lambda: listener.getsockname()[1], "go": go, "memory": resident, "cpu": time.process_time_ns}
+    )
     os._exit(0)
 
 
@@ -169,6 +176,7 @@ def serve_starlette(loop_of: str, ws: str) -> None:
 def serve_syncline(loop_of: str, ws: str) -> None:
     import syncline
     from syncline.http import allow_all, anyone
+    from syncline.live import Settings
 
     engine = syncline.Engine(":memory:")
     counts = iter(range(1, 1 << 30))
@@ -179,7 +187,9 @@ def serve_syncline(loop_of: str, ws: str) -> None:
             tx.set("todo", "1", {"count": next(counts)})
         return begun
 
-    app = syncline.asgi(engine, authenticate=anyone, authorize=allow_all)
+    # The clients here are too cheap to answer a ping.
+    settings = Settings(ping=3600, idle_timeout=7200)
+    app = syncline.asgi(engine, authenticate=anyone, authorize=allow_all, live=settings)
     serve_asgi(app, loop_of, ws, go)
 
 
@@ -295,24 +305,38 @@ def main() -> None:
     if files < 3 * given.connections + 100:
         raise SystemExit(f"at most {files} files may be open here (ulimit -n); ask for fewer --connections")
     took: dict[str, list[float]] = {name: [] for name in PEERS}
+    worked: dict[str, list[float]] = {name: [] for name in PEERS}
     with peers(list(PEERS), given.loop, given.ws, given.connections) as made:
         for turn in range(given.rounds + 3):
             for peer in random.sample(made, len(made)):
+                before = peer.ask("cpu")
                 seconds = peer.broadcast()
+                time.sleep(0.005)
                 if turn >= 3:
                     took[peer.name].append(seconds)
-                time.sleep(0.005)
+                    worked[peer.name].append((peer.ask("cpu") - before) / 1e9)
         memory = {peer.name: peer.each for peer in made}
 
     table = Table(title=f"{given.connections} clients, {given.loop}, {given.ws}, {given.rounds} rounds")
-    for column in ("", "median", "syncline / it", "wanted", "memory a client"):
+    for column in (
+        "",
+        "until the last",
+        "syncline / it",
+        "wanted",
+        "processor",
+        "syncline / it",
+        "memory a client",
+    ):
         table.add_column(column, justify="left" if not column else "right")
     wanted = {"bare": "≤ 1.5", "starlette": "≤ 0.7", "syncline": ""}
     for name in PEERS:
-        ratios = [ours / theirs for ours, theirs in zip(took["syncline"], took[name], strict=True)]
-        ratio = f"{statistics.median(ratios):.2f}" if name != "syncline" else ""
-        median = f"{statistics.median(took[name]) * 1000:.2f} ms"
-        table.add_row(name, median, ratio, wanted[name], f"{memory[name] / 1024:.1f} KiB")
+        cells = []
+        for figures in (took, worked):
+            ratios = [ours / theirs for ours, theirs in zip(figures["syncline"], figures[name], strict=True)]
+            ratio = f"{statistics.median(ratios):.2f}" if name != "syncline" else ""
+            cells += [f"{statistics.median(figures[name]) * 1000:.2f} ms", ratio]
+        cells.insert(2, wanted[name])
+        table.add_row(name, *cells, f"{memory[name] / 1024:.1f} KiB")
     Console().print(table)
 
 

@@ -455,6 +455,8 @@ class Handler:
     def _admit(self, request: Request) -> Response | None:
         try:
             route = self.routes.get(request.path)
+            if route is None and request.path == "/_sync/live":
+                raise errors.NotFound("/_sync/live is a WebSocket, where it is served; poll /_sync/cursor")
             if route is None:
                 raise errors.NotFound(
                     f"there is no {request.path!r}; the endpoints are {', '.join(self.routes)}"

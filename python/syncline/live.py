@@ -79,6 +79,9 @@ _CLOSE_GRACE = 5.0
 # Seconds for which a server that is told to stop is held back, at most, until the goodbyes are out.
 _FAREWELL = 2.0
 
+# Bytes that may wait in a connection's transport, where that can be said, before pokes of a scope become one.
+_BUFFERED = 8 << 10
+
 _MAX_TOKEN = 16 << 10
 
 
@@ -183,11 +186,12 @@ def _error(error: errors.Error) -> dict[str, object]:
 class _News:
     """A poke on its way to many: encoded at most once, and then one object for all of them."""
 
-    __slots__ = ("_message", "poke")
+    __slots__ = ("_frame", "_message", "poke")
 
     def __init__(self, poke: Poke) -> None:
         self.poke = poke
         self._message: dict[str, object] | None = None
+        self._frame: bytes | None = None
 
     @property
     def message(self) -> dict[str, object]:
@@ -196,6 +200,17 @@ class _News:
             # Two loops may both come here, and make the same twice.
             scope, cursor, epoch = self.poke
             made = self._message = _frame(type="poke", scope=scope, cursor=cursor, epoch=epoch)
+        return made
+
+    @property
+    def frame(self) -> bytes:
+        """The bytes of the WebSocket's frame: final, text, not masked and not compressed (RFC 6455, 5.2)."""
+        made = self._frame
+        if made is None:
+            text = str(self.message["text"]).encode()
+            size = len(text)  # below 2^16: a scope has at most 255 bytes
+            length = bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
+            made = self._frame = b"\x81" + length + text
         return made
 
 
@@ -237,6 +252,33 @@ def _token_of(frame: dict[str, Any]) -> str | None:
 
 
 # ----------------------------------------------------------------------------------------------- a connection
+
+
+def _transport_of(send: object) -> asyncio.Transport | None:
+    """The transport of an accepted connection, where uvicorn's `send` can be passed by: a poke's frame, which
+    is the same for everybody, goes straight to it. `send` makes a frame of the text anew for each connection.
+
+    With 1,000 clients that takes a third off the processor's time for a broadcast: of bare sockets' 1.3 times
+    instead of 1.75, of a loop of Starlette's `send_text` 0.66 instead of 0.85 (benchmarks/live.py).
+
+    It is taken only where `send` is uvicorn's own, so that a middleware sees what it wants to see; else, and
+    whenever the transport is closing or holds more than it should, `send` is called as ASGI has it. uvicorn
+    closes the transport with whatever ends a connection, but for the application's own close, after which
+    nothing is written.
+    """
+    protocol = getattr(send, "__self__", None)
+    if type(protocol).__module__ != "uvicorn.protocols.websockets.websockets_sansio_impl":
+        return None
+    transport: asyncio.Transport | None = getattr(protocol, "transport", None)
+    if transport is None or transport.is_closing():
+        return None
+    transport.set_write_buffer_limits(high=_BUFFERED)
+    return transport
+
+
+def _writable(transport: asyncio.Transport) -> bool:
+    # Nothing else is looked at: with a thousand connections, each object more misses the processor's cache.
+    return not transport.is_closing() and transport.get_write_buffer_size() <= _BUFFERED
 
 
 @types.coroutine
@@ -285,6 +327,7 @@ class _Connection:
         "sending",
         "since",
         "task",
+        "transport",
         "user",
         "waiting",
     )
@@ -293,6 +336,7 @@ class _Connection:
         now = hub.loop.time()
         self.hub = hub
         self.send = send
+        self.transport: asyncio.Transport | None = None
         self.handshake = handshake
         self.request = handshake  # what `authenticate` was asked about
         self.user: str | None = None
@@ -322,12 +366,15 @@ class _Connection:
         """Sends what waits, until there is nothing more or the server makes it wait."""
         if self.sending:
             return
-        waiting, sent = self.waiting, 0
+        waiting, transport, sent = self.waiting, self.transport, 0
         while waiting:
             key = next(iter(waiting))
             told = waiting.pop(key)
             if told.__class__ is _News:
                 sent += 1
+                if transport is not None and _writable(transport):
+                    transport.write(told.frame)
+                    continue
                 told = told.message
             sending = self.send(told)  # type: ignore[arg-type]
             try:
@@ -402,6 +449,8 @@ class _Connection:
     def kill(self) -> None:
         if self.task is not None and not self.killed:
             self.killed = True
+            if self.transport is not None:
+                self.transport.abort()  # what was not read would be kept until it is
             self.task.cancel()
 
     # ---- in
@@ -774,6 +823,7 @@ class Live:
         hub.connections[connection] = None
         try:
             await send({"type": "websocket.accept"})
+            connection.transport = _transport_of(send)
             _hold_back_the_servers_end(self)
             if self._closed:
                 self.say_goodbye(connection)

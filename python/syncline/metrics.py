@@ -84,6 +84,16 @@ _GAUGES = {
     "wal_bytes": ("wal_bytes", "Size of its write-ahead log."),
     "free_disk_bytes": ("free_disk_bytes", "What is free where it lies."),
 }
+_LIVE_GAUGES = {
+    "connections": "Clients of the live channel now.",
+    "subscriptions": "Scopes that they are subscribed to, in all.",
+}
+_LIVE_COUNTERS = {
+    "pokes": "Pokes that were sent to clients.",
+    "coalesced": "Pokes that a newer one took the place of, as the client had not taken them yet.",
+    "refused": "Subscriptions that were refused.",
+    "revoked": "Subscriptions that ended because the permission did.",
+}
 
 
 class Collector:
@@ -166,6 +176,20 @@ class Collector:
                     [path, method, str(status)], _cumulative(REQUEST_BOUNDS, buckets), seconds
                 )
         yield requests
+        yield from self._live(read)
+
+    def _live(self, read: bool) -> Iterator[Metric]:
+        told = self._engine._live.read()
+        for name, help in _LIVE_GAUGES.items():
+            gauge = self._core.GaugeMetricFamily(f"syncline_live_{name}", help)
+            if read:
+                gauge.add_metric([], getattr(told, name))
+            yield gauge
+        for name, help in _LIVE_COUNTERS.items():
+            counter = self._core.CounterMetricFamily(f"syncline_live_{name}", help)
+            if read:
+                counter.add_metric([], getattr(told, name))
+            yield counter
 
     def _upkeep(self, read: bool) -> Iterator[Metric]:
         rounds = self._core.CounterMetricFamily("syncline_upkeep_rounds", "Rounds of the retention's thread.")

@@ -55,7 +55,8 @@ def document(routes: Iterable[Route], limits: _core.Limits) -> dict[str, object]
             "version": _core.__version__,
             "description": "Push, pull and snapshot of a Syncline engine. JSON and msgpack carry the same "
             "fields; in JSON, bytes, instants within values, integers beyond 2^53 and special floats are "
-            'written as {"$binary": ...}, {"$date": ...}, {"$numberLong": ...} and {"$numberDouble": ...}.',
+            'written as {"$binary": ...}, {"$date": ...}, {"$numberLong": ...} and {"$numberDouble": ...}. '
+            "A WebSocket at /_sync/live, which this form cannot describe, tells at once that a scope moved.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "..", "description": "Where the endpoints are mounted."}],
