@@ -6,16 +6,30 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import syncline
 import websockets
-from http_support import HOOKS, by_token, make_engine, served_asgi
+from http_support import HOOKS, by_asgi, by_handle, by_token, by_wsgi, make_engine, served_asgi
+from http_support import Client as HttpClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from syncline import http as sync_http
 from syncline import live
 from websockets.asyncio.client import ClientConnection
+from websockets.sync.client import connect as sync_connect
 
 Settings = live.Settings
 PATIENCE = 30.0  # for what must come; nothing here is measured
@@ -245,10 +259,6 @@ def by_cookie(request: sync_http.Request) -> str | None:
     return by_token(request) or request.cookies.get("session")
 
 
-def origin_of(url: str) -> str:
-    return url
-
-
 COOKIE = {"Cookie": "session=ada"}
 
 
@@ -315,3 +325,697 @@ async def test_a_connection_may_say_anew_who_it_is_but_not_become_another(engine
             await client.send(type="auth", token="t-bob")
             code, said = await client.closed()
             assert (code, said[-1]["code"]) == (4401, "unauthenticated")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (ZeroDivisionError("a detail that must stay on the server"), 1011, "internal_error"),
+        (syncline.Forbidden("not here"), 4403, "forbidden"),
+        (syncline.RateLimited("slowly", details={"retry_after": 3}), 4429, "rate_limited"),
+        (syncline.Unavailable("later"), 1013, "unavailable"),
+    ],
+)
+async def test_what_authenticate_raises_is_said_and_closes(
+    engine: syncline.Engine, raised: Exception, code: int, said: str
+) -> None:
+    def who(request: sync_http.Request) -> str:
+        raise raised
+
+    with served(engine, authenticate=who) as url:
+        async with connected(url) as client:
+            await client.send(type="auth", token="t-ada")
+            closed, frames = await client.closed()
+    assert (closed, [frame["code"] for frame in frames]) == (code, [said])
+    assert frames[0].get("retry_after") == (3 if said == "rate_limited" else None)
+    assert "detail" not in json.dumps(frames)
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (ZeroDivisionError("a detail that must stay on the server"), "internal_error"),
+        (syncline.Forbidden("not this one"), "forbidden"),
+        (syncline.RateLimited("slowly"), "rate_limited"),
+        (syncline.Unavailable("later"), "unavailable"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["thread", "quick", "async"])
+async def test_what_authorize_raises_refuses_that_scope_alone(
+    engine: syncline.Engine, raised: Exception, said: str, kind: str
+) -> None:
+    def may(user: str, action: str, scope: str) -> bool:
+        assert action == "read"
+        if scope == "odd":
+            raise raised
+        return True
+
+    async def may_async(user: str, action: str, scope: str) -> bool:
+        return may(user, action, scope)
+
+    hook = {"thread": may, "quick": sync_http.quick(may), "async": may_async}[kind]
+    with served(engine, authorize=hook) as url:
+        async with connected(url) as client:
+            await client.auth()
+            answers = await client.subscribe("odd", "list:1")
+    assert {answer["scope"]: answer.get("code") for answer in answers} == {"odd": said, "list:1": None}
+    assert "detail" not in json.dumps(answers)
+
+
+# ------------------------------------------------------------------------------------------ nothing is missed
+
+
+async def test_a_commit_between_the_question_and_the_answer_is_in_the_answer(engine: syncline.Engine) -> None:
+    def may(user: str, action: str, scope: str) -> bool:
+        write(engine, scope)
+        return True
+
+    with served(engine, authorize=may) as url:
+        async with connected(url) as client:
+            await client.auth()
+            (answer,) = await client.subscribe("list:1")
+            assert answer["cursor"] == engine.cursor("list:1") > 0
+
+
+async def test_whoever_subscribes_while_others_commit_ends_at_the_last_commit(
+    engine: syncline.Engine,
+) -> None:
+    stop = threading.Event()
+
+    def commit() -> None:
+        while not stop.is_set():
+            write(engine)
+
+    async def follow(url: str) -> None:
+        async with connected(url) as client:
+            await client.auth()
+            (answer,) = await client.subscribe("list:1")
+            cursor = answer["cursor"]
+            heard.append(None)
+            while not stop.is_set() or cursor < engine.cursor("list:1"):
+                now = (await client.hear_a("poke"))["cursor"]
+                assert now >= cursor
+                cursor = now
+
+    heard: list[None] = []
+    with served(engine) as url:
+        writer = threading.Thread(target=commit)
+        writer.start()
+        try:
+            followers = [asyncio.create_task(follow(url)) for _ in range(20)]
+            await until(lambda: len(heard) == 20 or any(one.done() for one in followers))
+        finally:
+            stop.set()
+            writer.join()
+        write(engine)
+        await asyncio.wait_for(asyncio.gather(*followers), PATIENCE)
+
+
+@contextlib.contextmanager
+def served_on_two_loops(app: Any) -> Iterator[list[str]]:
+    with served_asgi(app, lifespan="off") as one, served_asgi(app, lifespan="off") as other:
+        yield [one, other]
+
+
+async def test_clients_of_several_loops_hear_of_every_commit(engine: syncline.Engine) -> None:
+    app = syncline.asgi(engine, **HOOKS)
+    with served_on_two_loops(app) as urls:
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(connected(url)) for url in urls * 3]
+            for client in clients:
+                await client.auth()
+                await client.subscribe("list:1")
+            for _ in range(5):
+                cursor = await asyncio.to_thread(write, engine)
+                assert [(await client.hear())["cursor"] for client in clients] == [cursor] * 6
+            assert engine.stats().live.connections == app.live.connections == 6
+        await until(lambda: engine.stats().live.connections == 0)
+    now = engine.stats().live
+    assert (now.connections, now.subscriptions, now.pokes, app.live.connections) == (0, 0, 36, 0)
+
+
+async def test_a_loop_that_was_closed_under_its_clients_is_forgotten(engine: syncline.Engine) -> None:
+    app = syncline.asgi(engine, **HOOKS)
+    incoming = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": '{"type":"auth"}'}]
+    incoming.append({"type": "websocket.receive", "text": '{"type":"subscribe","scopes":["list:1"]}'})
+    sent: list[Any] = []
+
+    def abandon() -> None:
+        loop = asyncio.new_event_loop()
+
+        async def receive() -> Any:
+            if incoming:
+                return incoming.pop(0)
+            return await loop.create_future()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "websocket", "path": "/_sync/live", "headers": [(b"authorization", b"Bearer t-ada")]}
+        task = loop.create_task(app(scope, receive, send))
+        while not any('"poke"' in message.get("text", "") for message in sent):
+            loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+        kept.append(task)
+
+    kept: list[Any] = []
+    await asyncio.to_thread(abandon)
+    assert engine.stats().live.subscriptions == 1
+    write(engine)
+    write(engine)
+    assert engine.stats().live.connections == engine.stats().live.subscriptions == app.live.connections == 0
+
+
+# ---------------------------------------------------------------------------------------------- a slow reader
+
+LONG = [f"list:{number}:{'x' * 230}" for number in range(150)]
+
+
+def as_middlewares_do(app: Any) -> Any:
+    """So that `send` is not the server's own."""
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        async def pass_on(message: Any) -> None:
+            await send(message)
+
+        await app(scope, receive, pass_on)
+
+    return wrapped
+
+
+@pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_a_slow_reader_holds_nobody_up_and_gets_the_newest_of_each_scope(
+    engine: syncline.Engine, wrapped: bool, ws: Any
+) -> None:
+    app = syncline.asgi(engine, **HOOKS)
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with served_asgi(as_middlewares_do(app) if wrapped else app, lifespan="off", ws=ws) as url:
+        narrow.connect(("127.0.0.1", urlsplit(url).port))
+        # Pokes are so alike that, compressed, thousands would fit the kernel's buffers.
+        unread = connected(url, sock=narrow, max_queue=1, compression=None)
+        async with connected(url) as quick, unread as slow:
+            for client in (quick, slow):
+                await client.auth()
+            await slow.subscribe(*LONG, "list:1")
+            await quick.subscribe("list:1")
+
+            def commit() -> None:
+                with engine.write("list:1", *LONG) as txs:
+                    for tx in txs:
+                        tx.set("note", "n", {"n": engine.head})
+
+            for _ in range(1000):
+                await asyncio.to_thread(commit)
+                assert (await quick.hear())["cursor"] == engine.cursor("list:1")
+                if engine.stats().live.coalesced > 500:
+                    break
+            assert engine.stats().live.coalesced > 500
+            waiting = [len(one.waiting) for hub in app.live._all() for one in hub.connections]
+            assert max(waiting) <= len(LONG) + 1
+
+            newest = {scope: engine.cursor(scope) for scope in ("list:1", *LONG)}
+            reached: dict[str, int] = {}
+            while reached != newest:
+                poke = await slow.hear()
+                assert poke["cursor"] > reached.get(poke["scope"], 0)
+                reached[poke["scope"]] = poke["cursor"]
+            write(engine)
+            assert (await slow.hear())["cursor"] == (await quick.hear())["cursor"] == engine.cursor("list:1")
+
+
+async def test_who_asks_without_reading_is_not_read_from(engine: syncline.Engine) -> None:
+    """Its answers would have to be kept. It is closed in the end, as one that says nothing."""
+    app = syncline.asgi(engine, **HOOKS, live=Settings(frames_per_second=1e6, ping=0.5, idle_timeout=2))
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with served_asgi(app, lifespan="off") as url:
+        narrow.connect(("127.0.0.1", urlsplit(url).port))
+        async with connected(url, sock=narrow, max_queue=1, ping_interval=None) as client:
+            await client.auth()
+
+            async def flood() -> None:
+                while True:
+                    await client.send(type="subscribe", scopes=LONG)
+
+            flooding = asyncio.create_task(flood())
+            # It comes to a stand when all buffers are full, and the server gives it up.
+            await until(lambda: app.live.connections == 0)
+            flooding.cancel()
+            await asyncio.gather(flooding, return_exceptions=True)
+    assert engine.stats().live.connections == 0
+
+
+# ----------------------------------------------------------------------------------------------------- limits
+
+
+async def test_one_connection_more_than_allowed_is_told_so(engine: syncline.Engine) -> None:
+    with served(engine, Settings(connections=2)) as url:
+        async with connected(url) as one, connected(url):
+            async with connected(url) as third:
+                code, said = await third.closed()
+                assert code == 4429
+                assert (said[0]["code"], said[0]["limit"]) == ("rate_limited", 2)
+                assert said[0]["retry_after"] > 0
+            await one.auth()
+        await until(lambda: engine.stats().live.connections == 0)
+        async with connected(url) as again:
+            await again.auth()
+
+
+async def test_one_scope_more_than_allowed_is_refused(engine: syncline.Engine) -> None:
+    with served(engine, Settings(scopes=2)) as url:
+        async with connected(url) as client:
+            await client.auth()
+            answers = await client.subscribe("a", "b", "c")
+            assert [answer["type"] for answer in answers].count("refused") == 1
+            (refused,) = (answer for answer in answers if answer["type"] == "refused")
+            assert (refused["scope"], refused["code"], refused["limit"]) == ("c", "too_large", 2)
+            await client.send(type="unsubscribe", scopes=["a"])
+            await client.hear()
+            assert (await client.subscribe("c"))[0]["type"] == "poke"
+
+
+async def test_a_frame_that_is_too_large_closes(engine: syncline.Engine) -> None:
+    with served(engine, Settings(frame_bytes=100)) as url:
+        for text in ("x" * 101, "é" * 51):
+            async with connected(url) as client:
+                await client.auth()
+                await client.socket.send(text)
+                code, said = await client.closed()
+                assert (code, said[0]["code"], said[0]["limit"]) == (1009, "too_large", 100)
+
+
+async def test_too_many_frames_a_second_close(engine: syncline.Engine) -> None:
+    with served(engine, Settings(frames_per_second=0.001)) as url:
+        async with connected(url) as client:
+            await client.send(type="ping")
+            code, said = await client.closed()
+            assert code == 4429
+            assert (said[0]["code"], said[0]["retry_after"]) == ("rate_limited", 1)
+    with served(engine, Settings(frames_per_second=1)) as url:
+        async with connected(url) as client:
+            for _ in range(30):
+                await client.send(type="ping")
+            code, said = await client.closed()
+            assert code == 4429
+            assert 10 <= [frame["type"] for frame in said].count("pong") < 30
+
+
+async def test_who_does_not_say_who_it_is_is_closed_pings_or_not(engine: syncline.Engine) -> None:
+    with served(engine, Settings(auth_timeout=0.3)) as url:
+        async with connected(url) as silent, connected(url) as lively, connected(url) as known:
+            await known.auth()
+
+            async def ping() -> None:
+                while True:
+                    await lively.send(type="ping")
+                    await asyncio.sleep(0.05)
+
+            pinging = asyncio.create_task(ping())
+            for client in (silent, lively):
+                code, said = await client.closed()
+                assert (code, said[-1]["code"]) == (4408, "unauthenticated")
+            pinging.cancel()
+            await asyncio.gather(pinging, return_exceptions=True)
+            assert (await known.subscribe("list:1"))[0]["type"] == "poke"
+
+
+async def test_a_quiet_client_is_pinged_and_a_dead_one_closed(engine: syncline.Engine) -> None:
+    with served(engine, Settings(ping=0.2, idle_timeout=1.0)) as url:
+        async with connected(url) as alive, connected(url) as dead:
+            await alive.auth()
+            await dead.auth()
+
+            async def answer() -> None:
+                while True:
+                    assert await alive.hear_a("ping") == {"type": "ping"}
+                    await alive.send(type="pong")
+
+            answering = asyncio.create_task(answer())
+            code, said = await dead.closed()
+            assert (code, [frame["type"] for frame in said]) == (4408, ["ping", "error"])
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+            assert (await alive.subscribe("list:1"))[0]["type"] in ("poke", "ping")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"connections": 0},
+        {"scopes": 1.5},
+        {"frame_bytes": True},
+        {"frames_per_second": -1},
+        {"ping": "1"},
+        {"ping": 60, "idle_timeout": 60},
+        {"recheck": 0},
+        {"auth_timeout": None},
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Settings(**wrong)
+    with pytest.raises(TypeError, match="live"):
+        syncline.asgi(None, **HOOKS, live=wrong)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------- taken away
+
+
+class Permissions:
+    """Hooks whose mind can be changed."""
+
+    def __init__(self) -> None:
+        self.known = {"ada", "bob"}
+        self.readable = {"list:1", "list:2"}
+        self.fails = False
+        self.asked: list[tuple[str, str]] = []
+
+    def who(self, request: sync_http.Request) -> str | None:
+        user = by_token(request)
+        return user if user in self.known else None
+
+    def may(self, user: str, action: str, scope: str) -> bool:
+        if self.fails:
+            raise ConnectionError("the database of permissions is away")
+        self.asked.append((user, scope))
+        return scope in self.readable
+
+    @property
+    def hooks(self) -> dict[str, Any]:
+        return {"authenticate": self.who, "authorize": self.may}
+
+
+@pytest.mark.parametrize("by", ["time", "call", "call for the user"])
+async def test_a_permission_that_is_taken_away_ends_the_subscription(
+    engine: syncline.Engine, by: str
+) -> None:
+    permissions = Permissions()
+    settings = Settings(recheck=0.1) if by == "time" else Settings(recheck=None)
+    app = syncline.asgi(engine, **permissions.hooks, live=settings)
+    with served_asgi(app) as url:
+        async with connected(url) as client:
+            await client.auth()
+            await client.subscribe("list:1", "list:2")
+            permissions.readable.discard("list:1")
+            if by != "time":
+                app.live.recheck("bob")
+                app.live.recheck("ada" if by == "call for the user" else None)
+            assert await client.hear() == {"type": "revoked", "scope": "list:1"}
+            write(engine, "list:1")
+            cursor = write(engine, "list:2")
+            assert (await client.hear())["cursor"] == cursor
+            (again,) = await client.subscribe("list:1")
+            assert (again["type"], again["code"]) == ("refused", "forbidden")
+            assert engine.stats().live.revoked == 1
+            assert engine.stats().live.subscriptions == 1
+
+
+async def test_who_is_no_longer_known_is_closed(engine: syncline.Engine) -> None:
+    permissions = Permissions()
+    app = syncline.asgi(engine, **permissions.hooks, live=Settings(recheck=None))
+    with served_asgi(app) as url:
+        async with connected(url) as ada, connected(url) as bob:
+            await ada.auth()
+            await bob.auth("t-bob")
+            permissions.known.discard("ada")
+            app.live.recheck()
+            code, said = await ada.closed()
+            assert (code, said[0]["code"]) == (4401, "unauthenticated")
+            assert (await bob.subscribe("list:1"))[0]["type"] == "poke"
+
+
+async def test_a_hook_that_fails_while_rechecking_takes_nothing_away(engine: syncline.Engine) -> None:
+    permissions = Permissions()
+    app = syncline.asgi(engine, **permissions.hooks, live=Settings(recheck=None))
+    with served_asgi(app) as url:
+        async with connected(url) as client:
+            await client.auth()
+            await client.subscribe("list:1", "list:2")
+            permissions.fails = True
+            app.live.recheck()
+            await client.send(type="ping")
+            assert (await client.hear())["type"] == "pong"
+            permissions.fails = False
+            permissions.readable.discard("list:2")
+            app.live.recheck()
+            assert await client.hear() == {"type": "revoked", "scope": "list:2"}
+            cursor = write(engine, "list:1")
+            assert (await client.hear())["cursor"] == cursor
+
+
+async def test_rechecking_asks_once_for_a_user_with_many_connections(engine: syncline.Engine) -> None:
+    permissions = Permissions()
+    app = syncline.asgi(engine, **permissions.hooks, live=Settings(recheck=None))
+    with served_asgi(app) as url:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(5):
+                client = await stack.enter_async_context(connected(url))
+                await client.auth()
+                await client.subscribe("list:1")
+            permissions.asked.clear()
+            permissions.readable.clear()
+            app.live.recheck()
+            assert (await client.hear())["type"] == "revoked"
+            assert permissions.asked == [("ada", "list:1")]
+
+
+# ---------------------------------------------------------------------------------------------------- the end
+
+
+async def test_closing_the_engine_says_goodbye(engine: syncline.Engine) -> None:
+    with served(engine, Settings(retry_after=7)) as url:
+        async with connected(url) as client, connected(url) as stranger:
+            await client.auth()
+            await client.subscribe("list:1")
+            await asyncio.to_thread(engine.close)
+            for one in (client, stranger):
+                assert await one.closed() == (1012, [{"type": "goodbye", "retry_after": 7}])
+        async with connected(url) as late:
+            assert await late.closed() == (1012, [{"type": "goodbye", "retry_after": 7}])
+
+
+async def test_the_lifespans_end_says_goodbye(engine: syncline.Engine) -> None:
+    app = syncline.asgi(engine, **HOOKS)
+    with served_asgi(app, lifespan="off") as url:
+        async with connected(url) as client:
+            await client.auth()
+            told = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+            answers: list[Any] = []
+
+            async def receive() -> Any:
+                return told.pop(0)
+
+            async def send(message: Any) -> None:
+                answers.append(message["type"])
+
+            await app({"type": "lifespan"}, receive, send)
+            assert answers == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+            assert await client.closed() == (1012, [{"type": "goodbye", "retry_after": 1.0}])
+
+
+APPLICATION = """
+import fastapi, syncline
+from syncline.http import allow_all, anyone
+
+engine = syncline.Engine(":memory:")
+own = syncline.asgi(engine, authenticate=anyone, authorize=allow_all)
+mounted = fastapi.FastAPI()
+mounted.mount("/api", own)
+"""
+
+
+@contextlib.contextmanager
+def running(folder: Path, *command: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    (folder / "live_app.py").write_text(APPLICATION)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command, "--port", str(port)],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(int(PATIENCE * 20)):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        (("syncline.cli", "serve", "live_app:engine", "--open"), "/_sync/live"),
+        (("uvicorn", "live_app:own"), "/_sync/live"),
+        (("uvicorn", "live_app:own", "--workers", "2"), "/_sync/live"),
+        (("uvicorn", "live_app:mounted", "--loop", "asyncio", "--ws", "wsproto"), "/api/_sync/live"),
+    ],
+    ids=["serve", "uvicorn", "workers", "mounted"],
+)
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+async def test_a_server_that_is_stopped_says_goodbye_first(
+    tmp_path: Path, command: tuple[str, ...], path: str, stop: signal.Signals
+) -> None:
+    with running(tmp_path, *command) as (process, url):
+        async with connected(url, path) as client, connected(url, path) as other:
+            for one in (client, other):
+                await one.send(type="subscribe", scopes=["list:1"])
+                await one.hear_a("poke")
+            process.send_signal(stop)
+            for one in (client, other):
+                assert await one.closed() == (1012, [{"type": "goodbye", "retry_after": 1.0}])
+        await asyncio.to_thread(process.wait, PATIENCE)
+
+
+async def test_granian_serves_it_and_stops(tmp_path: Path) -> None:
+    with running(tmp_path, "granian", "--interface", "asgi", "live_app:own") as (process, url):
+        async with connected(url) as client:
+            await client.send(type="subscribe", scopes=["list:1"])
+            assert (await client.hear())["type"] == "welcome"
+            assert (await client.hear())["type"] == "poke"
+            await client.send(type="dance")
+            assert (await client.hear())["type"] == "error"
+            await client.socket.send("no frame")
+            assert (await client.closed())[0] == 4400
+        async with connected(url) as client:
+            await client.send(type="subscribe", scopes=["list:1"])
+            await client.hear_a("poke")
+            process.terminate()
+            # It drops its connections before it tells the application: there is no goodbye to be had.
+            assert await client.closed() == (1006, [])
+        assert await asyncio.to_thread(process.wait, PATIENCE) == 0
+
+
+# -------------------------------------------------------------------------------------------- other addresses
+
+
+def test_wsgi_and_a_plain_get_say_that_it_is_a_websocket(engine: syncline.Engine) -> None:
+    for door in (
+        by_wsgi(syncline.wsgi(engine, **HOOKS)),
+        by_asgi(syncline.asgi(engine, **HOOKS)),
+        by_handle(engine),
+    ):
+        answer = HttpClient(door).request("GET", "/_sync/live")
+        assert (answer.status, answer.error["code"]) == (404, "not_found")
+        assert "poll" in answer.error["message"]
+
+
+async def test_it_is_served_under_a_prefix_and_nowhere_else(engine: syncline.Engine) -> None:
+    with served_asgi(syncline.asgi(engine, **HOOKS, prefix="/api")) as url:
+        async with connected(url, "/api/_sync/live") as client:
+            await client.auth()
+        with pytest.raises(websockets.InvalidStatus) as turned_away:
+            async with connected(url, "/api/_sync/push"):
+                pass
+        assert turned_away.value.response.status_code == 404
+
+
+# ---------------------------------------------------------------------------------------------------- figures
+
+
+async def test_metrics_tell_of_the_live_channel(engine: syncline.Engine) -> None:
+    with served(engine) as url:
+        async with connected(url) as client:
+            await client.auth()
+            await client.subscribe("list:1", "secret:1")
+            write(engine)
+            await client.hear()
+            told = syncline.metrics.render(engine)[0].decode().splitlines()
+    for line in (
+        "syncline_live_connections 1.0",
+        "syncline_live_subscriptions 1.0",
+        "syncline_live_pokes_total 2.0",
+        "syncline_live_coalesced_total 0.0",
+        "syncline_live_refused_total 1.0",
+        "syncline_live_revoked_total 0.0",
+    ):
+        assert line in told
+
+
+# --------------------------------------------------------------------------------------------------- anything
+
+CODES = {1009, 4400, 4401, 4429}
+
+names = st.sampled_from(["list:1", "list:2", "secret:1", "_own", "", "\ud800", "é"]) | st.text(max_size=5)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+plausible = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(["auth", "subscribe", "unsubscribe", "ping", "pong", "poke", "goodbye"])
+        | values
+    },
+    optional={
+        "scopes": st.lists(names, max_size=5) | values,
+        "token": st.just("t-ada") | values,
+        "more": values,
+    },
+)
+frames = (
+    plausible.map(json.dumps)
+    | plausible.map(json.dumps)
+    | values.map(json.dumps)
+    | st.text(max_size=20).filter(lambda text: text.isprintable())
+    | st.binary(max_size=20)
+)
+
+
+@pytest.fixture(scope="module")
+def open_to_anything() -> Iterator[tuple[str, list[logging.LogRecord]]]:
+    noted: list[logging.LogRecord] = []
+
+    class Note(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            noted.append(record)
+
+    handler = Note(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("syncline", "uvicorn.error", "asyncio")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    with make_engine() as engine, served(engine) as url:
+        yield url, noted
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+@given(st.lists(frames, max_size=12))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_comes_is_answered_or_closes_with_a_code_that_is_documented(
+    open_to_anything: tuple[str, list[logging.LogRecord]], sent: list[str | bytes]
+) -> None:
+    url, noted = open_to_anything
+    ended = None
+    with sync_connect(address(url), proxy=None) as socket:
+        try:
+            for frame in (*sent, '{"type": "auth", "token": "t-ada"}'):
+                socket.send(frame)
+            socket.send('{"type": "unsubscribe", "scopes": ["the last"]}')
+            while True:
+                answer = json.loads(socket.recv(PATIENCE))
+                assert answer["type"] in {
+                    "welcome",
+                    "poke",
+                    "refused",
+                    "unsubscribed",
+                    "ping",
+                    "pong",
+                    "error",
+                }
+                if answer == {"type": "unsubscribed", "scope": "the last"}:
+                    break
+        except websockets.ConnectionClosed as closed:
+            ended = closed.rcvd
+    assert ended is None or ended.code in CODES
+    assert [record.getMessage() for record in noted] == []
