@@ -1,4 +1,5 @@
 // Requests and limits: parsed from a body, or read from Python objects.
+#include <algorithm>
 #include <functional>
 
 #include "base/json.h"
@@ -133,6 +134,9 @@ std::unique_ptr<PushRequest> request_of(py::handle mutations, py::handle epoch, 
                              .max_nesting = static_cast<int>(limits.max_nesting),
                              .max_bytes = static_cast<std::size_t>(limits.max_body_bytes),
                              .allow_dollar_keys = false};
+  if (PyList_Check(mutations.ptr())) {
+    request->mutations.reserve(static_cast<std::size_t>(std::min<std::int64_t>(PyList_GET_SIZE(mutations.ptr()), limits.max_mutations)));
+  }
   for (const py::handle one : mutations) {
     if (static_cast<std::int64_t>(request->mutations.size()) == limits.max_mutations) {
       throw Error(Code::too_large, "more than " + std::to_string(limits.max_mutations) + " mutations in one push",

@@ -1,9 +1,23 @@
 #include "bindings/python.h"
 
+#include <unistd.h>
+
 #include <map>
 #include <utility>
 
 namespace syncline::python {
+
+bool WithoutGil::finalizing() noexcept {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsFinalizing() != 0;
+#else
+  return _Py_IsFinalizing() != 0;
+#endif
+}
+
+void WithoutGil::hang() noexcept {
+  for (;;) pause();
+}
 
 namespace {
 

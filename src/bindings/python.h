@@ -9,6 +9,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -24,13 +25,21 @@ namespace py = pybind11;
 class WithoutGil {
  public:
   WithoutGil() : state_(PyEval_SaveThread()) {}
-  // A daemon thread that asks for the GIL while the interpreter ends is unwound through here.
-  ~WithoutGil() noexcept(false) { PyEval_RestoreThread(state_); }
+  // A daemon thread that asks for the GIL while the interpreter ends is unwound through here, unless an error is on its way already: two
+  // cannot be, and the thread waits for the process to end instead.
+  ~WithoutGil() noexcept(false) {
+    if (std::uncaught_exceptions() > errors_ && finalizing()) hang();
+    PyEval_RestoreThread(state_);
+  }
   WithoutGil(const WithoutGil&) = delete;
   WithoutGil& operator=(const WithoutGil&) = delete;
 
  private:
+  static bool finalizing() noexcept;
+  [[noreturn]] static void hang() noexcept;
+
   PyThreadState* state_;
+  int errors_ = std::uncaught_exceptions();
 };
 
 // Takes the GIL for its scope, on a thread that has freed it or that Python has never seen.

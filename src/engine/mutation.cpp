@@ -6,6 +6,7 @@ namespace syncline {
 
 std::uint64_t Mutation::content_hash() const {
   std::string content;
+  content.reserve(name.size() + args.size() + scope.size() + 16);
   mp::Writer writer(content);
   writer.array(3);
   if (is_void) {

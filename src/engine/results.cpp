@@ -5,7 +5,11 @@
 namespace syncline::results {
 
 std::string encode_entry(std::int64_t seq, std::uint64_t hash, const MutationResult& result) {
+  constexpr std::size_t kNumbers = 32;  // of an entry, and of a change
+  std::size_t size = kNumbers;
+  for (const ChangeNote& change : result.changes) size += kNumbers + change.entity.size() + change.id.size();
   std::string out;
+  out.reserve(size);
   mp::Writer writer(out);
   writer.array(5);
   writer.integer(seq);

@@ -17,6 +17,23 @@ std::string described(std::string_view scope, std::string_view entity, std::stri
   return "(" + std::string(scope) + ", " + std::string(entity) + ", " + std::string(id) + ")";
 }
 
+// The number of the name that came last: rows of a batch mostly name the same scope, entity and mutation one after the other.
+class Last {
+ public:
+  template <class Number>
+  std::int64_t number(std::string_view name, Number of_name) {
+    if (number_ == 0 || name != name_) {
+      number_ = of_name();
+      name_ = name;
+    }
+    return number_;
+  }
+
+ private:
+  std::string_view name_;
+  std::int64_t number_ = 0;
+};
+
 struct LogRow {
   const LogLineView* line = nullptr;
   std::int64_t scope = 0, entity = 0;
@@ -222,6 +239,8 @@ void Writer::put(std::span<const PutDocument> documents) {
   std::vector<DocumentRow> rows;
   std::vector<DocumentRow> keys;
   rows.reserve(documents.size());
+  Last scopes;
+  Last entities;
   for (const PutDocument& put : documents) {
     if (put.cursor < 1 || put.cursor > kMaxCursor) {
       refuse("The cursor " + std::to_string(put.cursor) + " is not one of 1 ... " + std::to_string(kMaxCursor));
@@ -229,7 +248,7 @@ void Writer::put(std::span<const PutDocument> documents) {
     if (put.deleted != put.body.empty()) {
       refuse("The document " + described(put.scope, put.entity, put.id) + " must have a body, or be deleted and have none");
     }
-    rows.push_back({&put, scope(put.scope), name(put.entity)});
+    rows.push_back({&put, scopes.number(put.scope, [&] { return scope(put.scope); }), entities.number(put.entity, [&] { return name(put.entity); })});
     if (put.previous == 0) {
       keys.push_back(rows.back());
     } else {
@@ -281,16 +300,19 @@ void Writer::put(std::span<const LogLineView> lines) {
   if (lines.empty()) return;
   std::vector<LogRow> rows;
   rows.reserve(lines.size());
+  Last scopes;
+  Last entities;
+  Last mutations;
   for (const LogLineView& line : lines) {
     if (line.previous >= line.cursor) {
       refuse("The log line " + std::to_string(line.cursor) + " cannot follow the line " + std::to_string(line.previous));
     }
     const Client* known = line.client_id.empty() ? nullptr : client(line.client_id);
     rows.push_back({.line = &line,
-                    .scope = scope(line.scope),
-                    .entity = name(line.entity),
+                    .scope = scopes.number(line.scope, [&] { return scope(line.scope); }),
+                    .entity = entities.number(line.entity, [&] { return name(line.entity); }),
                     .client = known != nullptr ? known->number : 0,
-                    .mutation = line.mutation.empty() ? 0 : name(line.mutation),
+                    .mutation = line.mutation.empty() ? 0 : mutations.number(line.mutation, [&] { return name(line.mutation); }),
                     .by_owner = line.user == (known != nullptr ? std::string_view(known->owner) : std::string_view())});
   }
   incoming_.insert(Query::add_log_lines, NewLines(rows));
