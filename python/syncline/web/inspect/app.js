@@ -178,7 +178,7 @@ async function pulse() {
 function arrived(told, previous, returned) {
   document.body.dataset.server = "here";
   byId("head-cursor").textContent = String(told.head);
-  byId("letters-count").textContent = count(told.dead_letters);
+  byId("letters-count").textContent = told.dead_letters > 0 ? count(told.dead_letters) : "";
   byId("letters-count").hidden = told.dead_letters === 0;
   byId("server").textContent = `Syncline ${told.version} · epoch ${told.epoch} · ${told.user}`;
   if (previous !== null && told.epoch !== previous.epoch) {

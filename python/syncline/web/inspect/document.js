@@ -21,8 +21,8 @@ export function documentView(app, parameters) {
   const slider = h("input", { type: "range", id: "cursor-slider", "aria-label": "Cursor", step: "1" });
   const ticks = h("svg", { class: "ticks", viewBox: "0 0 1000 10", preserveAspectRatio: "none", "aria-hidden": "true" });
   const exact = h("input", { type: "number", id: "cursor-exact", min: "0", step: "1", inputmode: "numeric", "aria-label": "At cursor" });
-  const before = h("button", { type: "button", "aria-label": "The change before", on: { click: () => step(-1) } }, "‹ Before");
-  const after = h("button", { type: "button", "aria-label": "The change after", on: { click: () => step(1) } }, "After ›");
+  const before = h("button", { type: "button", title: "The change before", on: { click: () => step(-1) } }, "‹ Before");
+  const after = h("button", { type: "button", title: "The change after", on: { click: () => step(1) } }, "After ›");
   const now = h("button", { type: "button", on: { click: () => select(null) } }, "Now");
   const moment = h("p", { class: "moment", "aria-live": "polite" });
   const state = h("div", { class: "state" });
