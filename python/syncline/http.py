@@ -859,7 +859,7 @@ class Handler:
 
     def _hand_out(self, request: Request, file: Asset) -> Response:
         # Whoever has it asks each time whether it is still the one: server and client are of one version.
-        more = [("ETag", file.etag)]
+        more = [("ETag", file.etag), *self.routes[request.path].headers]
         if file.is_known_to(request.headers.get("if-none-match", "")):
             return self._response(request, 304, b"", None, more, cache="no-cache")
         return self._response(request, 200, file.body, file.content_type, more, cache="no-cache")
@@ -1063,22 +1063,22 @@ def _inspect(question: inspection.Question) -> Route:
     )
 
 
-def _inspector(asset: inspection.Asset) -> Route:
-    def plan(handler: Handler, request: Request, user: str, format: str) -> Generator[_Step, object, _Body]:
-        body = yield _Step(lambda: asset.body, quick=False)
-        assert isinstance(body, bytes)
-        return body, f"{asset.content_type}; charset=utf-8"
+def _inspector(part: inspection.Part) -> Route:
+    def plan(handler: Handler, request: Request, user: str, format: str) -> Generator[_Step, object, Asset]:
+        file = yield _Step(lambda: asset(part.file), quick=False)
+        assert isinstance(file, Asset)
+        return file
 
     return Route(
-        path=asset.path,
+        path=part.path,
         methods=("GET", "HEAD"),
-        name=asset.path.removeprefix("/_sync/"),
-        summary=asset.summary,
+        name=part.path.removeprefix("/_sync/"),
+        summary=part.summary,
         who="anyone",
         part="inspect",
         plan=plan,
         answer="Asset",
-        content_types=(asset.content_type,),
+        content_types=(part.content_type,),
         headers=inspection.HEADERS,
     )
 
@@ -1168,7 +1168,7 @@ ROUTES: tuple[Route, ...] = (
         content_types=("text/plain", "application/openmetrics-text"),
     ),
     *map(_administer, administration.COMMANDS.values()),
-    *map(_inspector, inspection.ASSETS),
+    *map(_inspector, inspection.PARTS),
     *map(_inspect, inspection.QUESTIONS.values()),
 )
 

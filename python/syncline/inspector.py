@@ -15,12 +15,10 @@ every look into the log.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from . import _core
@@ -32,7 +30,7 @@ from .history import ABSENT
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["ASSETS", "QUESTIONS", "Asset", "Question", "path_of"]
+__all__ = ["HEADERS", "MENDING", "PARTS", "QUESTIONS", "Part", "Pulse", "Question", "path_of"]
 
 # What is asked about the admin hook's commands, so that the page shows only buttons that work.
 MENDING = ("dead-letters/retry", "dead-letters/discard")
@@ -132,8 +130,9 @@ class Nothing:
 
 @dataclasses.dataclass(frozen=True)
 class Pulse:
-    """`counters` count since the engine was opened, which was the beginning of `epoch`. The handler adds who
-    asked, and which of `MENDING` the admin hook lets that user run."""
+    """`counters`, and those of the `live` channel (see `syncline.live.LiveStats`), count since the engine was
+    opened, which was the beginning of `epoch`. The handler adds who asked, and which of `MENDING` the admin
+    hook lets that user run."""
 
     now: str
     version: str
@@ -142,6 +141,7 @@ class Pulse:
     waiting: int
     dead_letters: int
     counters: dict[str, int]
+    live: dict[str, int]
     user: str = ""
     may: list[str] = dataclasses.field(default_factory=list)
 
@@ -171,6 +171,7 @@ def _pulse(engine: Engine, args: Nothing) -> Pulse:
         waiting=told["waiting"],
         dead_letters=_core.dead_letter_counts(engine._native)[0],
         counters={name: told[name] for name in _COUNTERS},
+        live=dataclasses.asdict(engine._live.read()),
     )
 
 
@@ -785,17 +786,13 @@ def _letter(engine: Engine, args: LetterOf) -> Letter:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asset:
-    """A file of the page."""
+class Part:
+    """A file of the page, in `web/`, and where a server has it."""
 
     path: str
     file: str
     content_type: str
     summary: str
-
-    @functools.cached_property
-    def body(self) -> bytes:
-        return (Path(__file__).parent / "web" / "inspect" / self.file).read_bytes()
 
 
 # Nothing from elsewhere, no inline code, and no string ever taken for HTML (Trusted Types: an assignment to
@@ -825,12 +822,14 @@ HEADERS: tuple[tuple[str, str], ...] = (
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
-def _part(file: str) -> Asset:
-    return Asset(path_of(file), file, _TYPES[file.rpartition(".")[2]], "A part of the inspector's page.")
+def _part(file: str) -> Part:
+    return Part(
+        path_of(file), f"inspect/{file}", _TYPES[file.rpartition(".")[2]], "A part of the inspector's page."
+    )
 
 
-ASSETS: tuple[Asset, ...] = (
-    Asset("/_sync/inspect", "index.html", "text/html", "The inspector's page, without data."),
+PARTS: tuple[Part, ...] = (
+    Part("/_sync/inspect", "inspect/index.html", "text/html", "The inspector's page, without data."),
     *map(
         _part,
         (

@@ -3,6 +3,7 @@ says it. What the page makes of them is in test_inspect_page.py."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 from collections.abc import Callable, Iterator
@@ -68,7 +69,7 @@ def write(engine: syncline.Engine, scope: str, id: str, **fields: Any) -> None:
 
 def test_without_the_hook_there_is_nothing(engine: syncline.Engine, door: Door) -> None:
     closed = Client(door(engine, inspect=None))
-    paths = [asset.path for asset in inspector.ASSETS]
+    paths = [part.path for part in inspector.PARTS]
     assert {closed.request("GET", path).status for path in paths} == {404}
     assert {closed.post(inspector.path_of(name), {}).status for name in inspector.QUESTIONS} == {404}
     assert not [path for path in closed.request("GET", "/_sync/openapi.json").body["paths"] if "insp" in path]
@@ -152,6 +153,7 @@ def test_the_pulse_is_the_engines_own_counters(engine: syncline.Engine, door: Do
     told = asker(door(engine))("pulse").body
     stats = engine.stats()
     assert told["counters"] == {name: getattr(stats, name) for name in told["counters"]}
+    assert told["live"] == dataclasses.asdict(stats.live)
     assert (told["head"], told["epoch"], told["dead_letters"]) == (engine.head, engine.epoch, 1)
     assert (told["user"], told["may"]) == ("ada", [])
 
@@ -495,18 +497,19 @@ def test_a_page_of_another_origin_cannot_ask(engine: syncline.Engine, door: Door
 
 def test_the_page_runs_nothing_but_its_own_files(engine: syncline.Engine, door: Door) -> None:
     client = Client(door(engine), token="")
-    for asset in inspector.ASSETS:
-        answer = client.request("GET", asset.path)
+    for part in inspector.PARTS:
+        answer = client.request("GET", part.path)
         assert answer.status == 200
-        assert answer.headers["Content-Type"] == f"{asset.content_type}; charset=utf-8"
+        assert answer.headers["Content-Type"] == f"{part.content_type}; charset=utf-8"
         policy = answer.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'")
         assert "unsafe" not in policy
         assert "require-trusted-types-for 'script'" in policy
         assert answer.headers["X-Frame-Options"] == "DENY"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
-        assert client.request("HEAD", asset.path).body == b""
-        assert client.request("POST", asset.path).status == 405
+        assert client.request("HEAD", part.path).body == b""
+        assert client.request("GET", part.path, If_None_Match=answer.headers["ETag"]).status == 304
+        assert client.request("POST", part.path).status == 405
         text = answer.body.decode()
         assert "http://" not in text.replace("http://www.w3.org/", "")
         assert "https://" not in text
@@ -519,12 +522,12 @@ def test_the_page_runs_nothing_but_its_own_files(engine: syncline.Engine, door: 
             " style=",
             "onclick=",
         ):
-            assert sink not in text, (asset.file, sink)
+            assert sink not in text, (part.file, sink)
 
 
 def test_every_file_of_the_page_is_served() -> None:
     folder = Path(inspector.__file__).parent / "web" / "inspect"
-    assert {path.name for path in folder.iterdir()} == {asset.file for asset in inspector.ASSETS}
+    assert {f"inspect/{path.name}" for path in folder.iterdir()} == {part.file for part in inspector.PARTS}
 
 
 def test_the_hooks_have_one_list() -> None:

@@ -17,6 +17,7 @@ export function clientsView(app, parameters) {
   list.tBodies[0].replaceWith(body);
   const settle = roving(list);
   const told = h("p", { class: "told" });
+  const live = h("p", { class: "note" });
   const empty = nothing("No client has said its name in a pull yet.");
   let waited = 0;
 
@@ -42,6 +43,8 @@ export function clientsView(app, parameters) {
   const load = async () => {
     const answer = await ask("clients", { order, ...(scope ? { scope } : {}) }, app.signal);
     const now = app.latest?.now ?? new Date().toISOString();
+    const open = app.latest?.live;
+    live.textContent = open ? `Connected live now: ${plural(open.connections, "connection")} with ${plural(open.subscriptions, "subscription")}. Others poll.` : "";
     const most = Math.max(0, ...answer.rows.map((one) => one.lag));
     const focused = document.activeElement?.closest?.("tr");
     const at = focused && body.contains(focused) ? focused.rowIndex - 1 : null;
@@ -64,6 +67,7 @@ export function clientsView(app, parameters) {
         { class: "note" },
         "What a client has not sent yet only that client knows. Here stands what the server knows: the number of its last mutation, and how many answers it has not confirmed to have stored.",
       ),
+      live,
       told,
       h("div", { class: "table" }, list, empty),
     ),

@@ -93,7 +93,7 @@ export function letterView(app, parameters) {
   };
   const load = async () => {
     const told = await ask("letter", { id }, app.signal);
-    const fact = (name, shown) => h("div", { class: "fact" }, h("dt", {}, name), h("dd", {}, shown));
+    const fact = (name, shown, kind = "") => h("div", { class: `fact ${kind}` }, h("dt", {}, name), h("dd", {}, shown));
     holder.replaceChildren(
       h("p", { class: "lead" }, h("span", { class: "error" }, told.error), told.message ? ` ${told.message}` : ""),
       buttons(),
@@ -108,7 +108,7 @@ export function letterView(app, parameters) {
         fact("Tried last", time(told.tried_at)),
         fact("Attempts", count(told.attempts)),
         fact("Its time", time(told.ts)),
-        fact("Seed", h("code", {}, told.seed)),
+        fact("Seed", h("code", {}, told.seed), "wide"),
       ),
       h("h2", {}, "Arguments"),
       h("pre", { class: "trace" }, value(told.args)),

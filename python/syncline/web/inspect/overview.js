@@ -25,13 +25,12 @@ export function overviewView(app) {
     const { counters } = pulse;
     facts.replaceChildren(
       fact("Waiting now", count(pulse.waiting), pulse.waiting > 100 ? "warn" : ""),
-      fact("Pushes", count(counters.pushes)),
       fact("Mutations", count(counters.mutations)),
       fact("Refused", count(counters.refused)),
       fact("Repeated", count(counters.duplicates)),
       fact("Changes", count(counters.changes)),
-      fact("Commits", count(counters.commits)),
       fact("Pulls", count(counters.pulls)),
+      fact("Live connections", count(pulse.live.connections)),
       fact("Dead letters", link("letters", {}, {}, count(pulse.dead_letters)), pulse.dead_letters > 0 ? "warn" : ""),
     );
     for (const one of plots) one.draw();

@@ -97,7 +97,7 @@ export function plot(title, name, rates, kind = "") {
     area.setAttribute("d", filled);
     const latest = values.at(-1) ?? null;
     now.textContent = latest === null ? "–" : shown(latest);
-    most.textContent = known.length > 1 ? `at most ${shown(top)}/s in ${Math.round((SAMPLES - 1) / 60)} min` : "";
+    most.textContent = known.length > 1 ? `at most ${shown(top)}/s in ${known.length} s` : "";
     drawing.setAttribute("aria-label", `${title} per second: now ${now.textContent}, at most ${shown(top)}`);
   };
   draw();
