@@ -63,6 +63,7 @@ EVERY = [
     "restore",
     "export",
     "import",
+    "demo",
 ]
 
 

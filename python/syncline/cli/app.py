@@ -7,7 +7,7 @@ import sys
 import typer
 
 from .. import errors
-from . import keeping, letters, reading, serve, transfer
+from . import demo, keeping, letters, reading, serve, transfer
 from .common import complain
 
 commands = typer.Typer(
@@ -25,6 +25,7 @@ reading.add_to(commands)
 keeping.add_to(commands)
 letters.add_to(commands)
 transfer.add_to(commands)
+demo.add_to(commands)
 
 # What was asked for is not there, or cannot be so: the call was wrong, the database is not.
 _WRONG_CALL = (errors.InvalidRequest, errors.InvalidScope, errors.UsageError, errors.InvalidMutation)

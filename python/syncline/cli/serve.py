@@ -27,7 +27,7 @@ from ..live import Settings
 from .common import fail as _fail
 from .common import note, out
 
-__all__ = ["add_to", "read_tokens"]
+__all__ = ["add_to", "listen", "read_tokens"]
 
 _GRACE = 10  # seconds that running requests get when the server is told to stop
 _KEEP_ALIVE = 65  # seconds; longer than the pauses of a client that polls once a minute
@@ -176,9 +176,12 @@ def _exit_cleanly(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def _run(
+def listen(
     app: Any, own: bool, host: str, port: int, access_log: bool, announce: Callable[[str], None]
 ) -> None:
+    """Serves an ASGI application until this process is told to stop. `announce` is called with the URL once
+    it answers; `own` says that its WebSockets are the live channel's. Raises OSError: nobody can listen
+    there."""
     import uvicorn  # here, since the other commands begin sooner without it
 
     # uvicorn, with httptools and uvloop, which it takes where they are installed: on two busy cores with 4 to
@@ -295,7 +298,7 @@ def serve(
         sys.stdout.flush()
 
     try:
-        _run(app, engine is not None, host, port, access_log, announce)
+        listen(app, engine is not None, host, port, access_log, announce)
     except OSError as error:
         _fail(f"{host}:{port} cannot be listened on: {error.strerror or error}", 1)
     finally:
