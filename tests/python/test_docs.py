@@ -30,8 +30,9 @@ FILE = re.compile(r'python title="([\w./-]+\.py)"')
 SERVER = 'sh title="in a terminal of its own"'
 COMMANDS = 'sh title="run"'
 PRINTED = re.compile(r"^[^#\n]*\bprint\(.*\)[^\n#]*  +# (.+)$", re.MULTILINE)
-# What a page may show beside Python; `python no-run`, which needs a server, is the README's.
-SHOWN = {"", "sh", "text", "json", "sql", "ini", "nginx", "toml", "python no-run"}
+# What a page may show beside Python; `python no-run`, which needs a server, is the README's. `js` is run by
+# test_docs_javascript.py.
+SHOWN = {"", "sh", "html", "text", "json", "sql", "ini", "nginx", "toml", "python no-run", "js", "js no-run"}
 
 
 class Document(NamedTuple):
