@@ -3,6 +3,7 @@ real servers."""
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import syncline
 from http_support import HOOKS, make_engine, served_asgi, served_wsgi
+from websockets.sync.client import connect
 
 Serve = Callable[[Any], AbstractContextManager[str]]
 
@@ -56,6 +58,22 @@ def check(url: str, pages: dict[str, str]) -> None:
             stranger.pull("list:1")
 
 
+def check_live(url: str, engine: syncline.Engine) -> None:
+    """A client of the live channel is known by its token, subscribes, and hears of a commit."""
+
+    def frame(**told: object) -> str:
+        return json.dumps(told)
+
+    with connect(f"{url.replace('http', 'ws', 1)}/_sync/live", proxy=None) as socket:
+        socket.send(frame(type="auth", token="t-ada"))
+        socket.send(frame(type="subscribe", scopes=["list:1", "secret:1"]))
+        kinds = {json.loads(socket.recv(30))["type"] for _ in range(3)}
+        assert kinds == {"welcome", "poke", "refused"}
+        with engine.write("list:1") as tx:
+            tx.set("note", "live", {"text": "now"})
+        assert json.loads(socket.recv(30))["cursor"] == engine.cursor("list:1")
+
+
 @pytest.mark.parametrize("mount", ["/sync", "/_sync", "/deep/down", ""])
 def test_fastapi(engine: syncline.Engine, mount: str) -> None:
     fastapi = pytest.importorskip("fastapi")
@@ -68,6 +86,7 @@ def test_fastapi(engine: syncline.Engine, mount: str) -> None:
     app.mount(mount, syncline.asgi(engine, **HOOKS))
     with served_asgi(app) as url:
         check(url + mount, {f"{url}/page": '"mine"'})
+        check_live(url + mount, engine)
 
 
 @pytest.mark.parametrize("server_adds_it", [True, False])
@@ -82,6 +101,7 @@ def test_fastapi_below_a_proxys_root_path(engine: syncline.Engine, server_adds_i
     served = served_asgi(app, root_path="/behind") if server_adds_it else served_asgi(as_older_servers_do)
     with served as url:
         check(url + "/api", {})
+        check_live(url + "/api", engine)
 
 
 def test_starlette_with_its_own_middleware_and_lifespan(engine: syncline.Engine) -> None:
@@ -100,6 +120,7 @@ def test_starlette_with_its_own_middleware_and_lifespan(engine: syncline.Engine)
     )
     with served_asgi(app) as url:
         check(url + "/api", {f"{url}/page": "mine"})
+        check_live(url + "/api", engine)
 
 
 def test_flask(engine: syncline.Engine) -> None:
@@ -183,6 +204,7 @@ def test_django_asgi(engine: syncline.Engine, django_urls: types.ModuleType) -> 
 
     with served_asgi(application) as url:
         check(url, {f"{url}/page": "mine"})
+        check_live(url, engine)
 
 
 def test_django_wsgi(engine: syncline.Engine, django_urls: types.ModuleType) -> None:
