@@ -193,6 +193,10 @@ class _News:
         self._message: dict[str, object] | None = None
         self._frame: bytes | None = None
 
+    def covers(self, other: Poke) -> bool:
+        """Whether `other` is no news to who knows this one. Two commits' pokes may come in either order."""
+        return self.poke.epoch == other.epoch and self.poke.cursor >= other.cursor
+
     @property
     def message(self) -> dict[str, object]:
         made = self._message
@@ -324,6 +328,7 @@ class _Connection:
         "request",
         "room",
         "send",
+        "sender",
         "sending",
         "since",
         "task",
@@ -342,7 +347,8 @@ class _Connection:
         self.user: str | None = None
         self.channels: dict[str, _Channel] = {}
         self.waiting: dict[str | int, _News | _Message] = {}
-        self.sending = False  # the server makes a frame wait
+        self.sending = False  # the server makes a frame wait, in the task `sender`
+        self.sender: asyncio.Task[None] | None = None
         self.queued = False  # in hub.ready
         self.room: asyncio.Future[None] | None = None
         self.since = self.heard_at = now
@@ -376,45 +382,43 @@ class _Connection:
                     transport.write(told.frame)
                     continue
                 told = told.message
-            sending = self.send(told)  # type: ignore[arg-type]
+            sending: Any = self.send(told)  # type: ignore[arg-type]
+            step = getattr(sending, "send", None)
+            if step is None:  # some other awaitable than a coroutine: granian's
+                self.go_on(_whole(sending))
+                break
             try:
                 # A server that has room finishes at once, and then a task would cost more than the sending.
-                held = sending.send(None)  # type: ignore[attr-defined]
+                held = step(None)
             except StopIteration:
                 continue
-            except AttributeError:
-                if isinstance(sending, Coroutine):
-                    self.lose()
-                    return
-                held, sending = None, _whole(sending)
-                self.go_on(sending)
+            except Exception as error:
+                self.lose(error)
                 break
-            except Exception:
-                self.lose()
-                break
-            self.go_on(_rest(sending, held))  # type: ignore[arg-type]
+            self.go_on(_rest(sending, held))
             break
         self.hub.sent += sent
         if not self.sending:
             self.make_room()
 
-    def go_on(self, sending: Coroutine[Any, Any, None] | Generator[Any, Any, None]) -> None:
+    def go_on(self, sending: Awaitable[None]) -> None:
         self.sending = True
-        task = self.hub.loop.create_task(self._finish(sending))  # type: ignore[arg-type]
-        self.hub.tasks.add(task)
-        task.add_done_callback(self.hub.tasks.discard)
+        self.sender = self.hub.loop.create_task(self._finish(sending))
 
     async def _finish(self, sending: Awaitable[None]) -> None:
         try:
             await sending
-        except Exception:
-            self.lose()
+        except Exception as error:
+            self.lose(error)
         finally:
             self.sending = False
+            self.sender = None
         self.pump()
 
-    def lose(self) -> None:
+    def lose(self, error: Exception) -> None:
         """The server cannot send any more: the client is gone, and `receive` will say so."""
+        if not isinstance(error, OSError):
+            _log.debug("a frame could not be sent", exc_info=error)
         self.lost = True
         self.waiting.clear()
 
@@ -476,14 +480,15 @@ async def _whole(sending: Awaitable[None]) -> None:
 
 
 class _Channel:
-    """The subscribers of one scope on one loop, and the newest that they were told."""
+    """The subscribers of one scope on one loop, the newest that all were told, and what the last one that
+    subscribed was answered, for it may be the next one's answer too."""
 
-    __slots__ = ("members", "news", "scope")
+    __slots__ = ("answer", "members", "news")
 
-    def __init__(self, scope: str) -> None:
-        self.scope = scope
+    def __init__(self) -> None:
         self.members: dict[_Connection, None] = {}
         self.news: _News | None = None
+        self.answer: _News | None = None
 
 
 # ---------------------------------------------------------------------------------------------- an event loop
@@ -497,7 +502,6 @@ class _Hub:
         self.loop = loop
         self.connections: dict[_Connection, None] = {}
         self.channels: dict[str, _Channel] = {}
-        self.tasks: set[asyncio.Task[None]] = set()
         self.sent = 0
         self._coalesced = 0
         self._ready: collections.deque[_Connection] = collections.deque()
@@ -524,7 +528,9 @@ class _Hub:
     def receive(self, news: _News) -> None:
         """A commit's poke. On the committing thread: it must not wait."""
         with self._lock:
-            self._news[news.poke.scope] = news
+            before = self._news.get(news.poke.scope)
+            if before is None or not before.covers(news.poke):
+                self._news[news.poke.scope] = news
             if self._woken:
                 return
             self._woken = True
@@ -539,7 +545,7 @@ class _Hub:
         ready, coalesced = self._ready, 0
         for scope, news in arrived.items():
             channel = self.channels.get(scope)
-            if channel is None:
+            if channel is None or (channel.news is not None and channel.news.covers(news.poke)):
                 continue
             channel.news = news
             for connection in channel.members:
@@ -574,8 +580,8 @@ class _Hub:
     def join(self, connection: _Connection, scope: str) -> _Channel:
         channel = self.channels.get(scope)
         if channel is None:
-            channel = self.channels[scope] = _Channel(scope)
             self.live.listen(scope, self)
+            channel = self.channels[scope] = _Channel()
         if connection not in channel.members:
             channel.members[connection] = None
             connection.channels[scope] = channel
@@ -602,6 +608,8 @@ class _Hub:
         connection.waiting.clear()
         connection.lost = True
         connection.make_room()
+        if connection.sender is not None:
+            connection.sender.cancel()
         del self.connections[connection]
         self.count()
 
@@ -748,9 +756,9 @@ class Live:
         """The hub has its first subscriber of `scope`."""
         with self._lock:
             before = self._listeners.get(scope, ())
-            self._listeners[scope] = (*before, hub)
             if not before:
                 self._unsubscribe[scope] = self._engine._broker.subscribe([scope], self._receive)
+            self._listeners[scope] = (*before, hub)
 
     def unlisten(self, scope: str, hub: _Hub) -> None:
         with self._lock:
@@ -856,6 +864,7 @@ class Live:
                 self._fail(connection, error)
             # Its next frame is read when it took the answers to this one.
             await connection.all_sent()
+            connection.hub.count()
 
     def _fail(self, connection: _Connection, error: Exception) -> None:
         if self._closed:  # that the engine is closed is no news to it
@@ -943,9 +952,12 @@ class Live:
             channel = connection.channels.get(scope)
             if channel is None:  # revoked meanwhile, or ended
                 continue
-            news, epoch = channel.news, self._engine.epoch
-            if news is None or news.poke.epoch != epoch or news.poke.cursor < cursor:
-                news = channel.news = _News(Poke(scope, cursor, epoch))
+            poke = Poke(scope, cursor, self._engine.epoch)
+            news = channel.news
+            if news is None or not news.covers(poke):
+                news = channel.answer
+                if news is None or not news.covers(poke):
+                    news = channel.answer = _News(poke)
             connection.put(scope, news)
 
     def _cursors(self, scopes: list[str]) -> dict[str, int]:

@@ -431,6 +431,46 @@ async def test_whoever_subscribes_while_others_commit_ends_at_the_last_commit(
         await asyncio.wait_for(asyncio.gather(*followers), PATIENCE)
 
 
+async def test_pokes_that_come_late_take_nobody_back() -> None:
+    broker = syncline.LocalBroker()
+    with make_engine(broker=broker) as engine, served(engine) as url:
+        async with connected(url) as client:
+            await client.auth()
+            await client.subscribe("list:1")
+            for cursor in (5, 4, 5, 6):
+                broker.publish([syncline.Poke("list:1", cursor, "one")])
+            broker.publish([syncline.Poke("list:1", 3, "another epoch")])
+            heard = [await client.hear()]
+            while heard[-1]["epoch"] != "another epoch":
+                heard.append(await client.hear())
+            # Those that came together may be one, the newest.
+            cursors = [poke["cursor"] for poke in heard]
+            assert cursors[:-1] == sorted(set(cursors[:-1]))
+            assert cursors[-1] == 3
+
+
+async def test_a_broker_that_fails_closes_the_connection_and_not_the_server() -> None:
+    class Fails(syncline.LocalBroker):
+        def subscribe(self, scopes: Any, callback: Any, /) -> Any:
+            if "odd" in scopes:
+                raise ConnectionError("a detail that must stay on the server")
+            return super().subscribe(scopes, callback)
+
+    with make_engine(broker=Fails()) as engine, served(engine) as url:
+        for _ in range(2):
+            async with connected(url) as client:
+                await client.auth()
+                await client.send(type="subscribe", scopes=["odd"])
+                code, said = await client.closed()
+                assert (code, said[-1]["code"]) == (1011, "internal_error")
+                assert "detail" not in json.dumps(said)
+        async with connected(url) as client:
+            await client.auth()
+            await client.subscribe("list:1")
+            write(engine)
+            assert (await client.hear())["type"] == "poke"
+
+
 @contextlib.contextmanager
 def served_on_two_loops(app: Any) -> Iterator[list[str]]:
     with served_asgi(app, lifespan="off") as one, served_asgi(app, lifespan="off") as other:
