@@ -1,14 +1,17 @@
 #include "engine/commit_queue.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <ctime>
 #include <utility>
 
 namespace syncline {
 
 namespace {
 
-constexpr std::chrono::milliseconds kHookEvery{50};
+constexpr std::chrono::nanoseconds kHookEvery = std::chrono::milliseconds(50);
+constexpr std::int64_t kSecond = 1'000'000'000;
 
 }  // namespace
 
@@ -26,33 +29,58 @@ bool CommitQueue::run(const std::function<void(WriteSet&)>& part, const WaitHook
     if (self.thrown) std::rethrow_exception(self.thrown);
     return false;
   }
-  if (self.state == State::lead) lead(lock, self, hook);
-  lock.unlock();
+  if (self.state == State::lead) {
+    lead(lock, self, hook);
+  } else {
+    lock.unlock();
+  }
   if (self.error) std::rethrow_exception(self.error);
   if (self.thrown) std::rethrow_exception(self.thrown);
   return true;
 }
 
-bool CommitQueue::wait(std::unique_lock<std::mutex>& lock, Member& self, const WaitHook& hook, bool may_withdraw,
-                       const std::function<bool()>& ready) {
-  while (!ready()) {
-    if (!hook || self.thrown) {
-      self.wake.wait(lock);
-      continue;
+CommitQueue::Wake::Wake() { sem_init(&semaphore_, 0, 0); }
+
+CommitQueue::Wake::~Wake() { sem_destroy(&semaphore_); }
+
+void CommitQueue::Wake::post() noexcept { sem_post(&semaphore_); }
+
+bool CommitQueue::Wake::wait(bool forever) {
+  if (forever) {
+    while (sem_wait(&semaphore_) != 0) {
     }
-    if (self.wake.wait_until(lock, std::chrono::system_clock::now() + kHookEvery) != std::cv_status::timeout || ready()) continue;
-    bool go_on = true;
+    return true;
+  }
+  timespec until{};
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_nsec += kHookEvery.count();
+  until.tv_sec += until.tv_nsec / kSecond;
+  until.tv_nsec %= kSecond;
+  for (;;) {
+    if (sem_timedwait(&semaphore_, &until) == 0) return true;
+    if (errno == ETIMEDOUT) return false;
+  }
+}
+
+bool CommitQueue::wait(std::unique_lock<std::mutex>& lock, Member& self, const WaitHook& hook, State from) {
+  for (;;) {
     lock.unlock();
-    try {
-      go_on = hook();
-    } catch (...) {
-      self.thrown = std::current_exception();
-      go_on = false;
+    const bool forever = !hook || self.thrown;
+    const bool woken = self.wake.wait(forever);
+    bool go_on = true;
+    if (!woken) {
+      try {
+        go_on = hook();
+      } catch (...) {
+        self.thrown = std::current_exception();
+        go_on = false;
+      }
     }
     lock.lock();
-    if (!go_on && may_withdraw && !ready()) return false;
+    if (woken) return true;
+    // A state that has changed meanwhile is followed by its post, which must find the member alive.
+    if (!go_on && from == State::waiting && self.state == from) return false;
   }
-  return true;
 }
 
 bool CommitQueue::join(std::unique_lock<std::mutex>& lock, Member& self, const WaitHook& hook) {
@@ -68,18 +96,27 @@ bool CommitQueue::join(std::unique_lock<std::mutex>& lock, Member& self, const W
                 {{"limit", static_cast<std::int64_t>(limits_.max_waiting)}});
   }
   queue_.push_back(&self);
-  if (!wait(lock, self, hook, true, [&] { return self.state != State::waiting; })) {
+  if (!wait(lock, self, hook, State::waiting)) {
     std::erase(queue_, &self);
     if (queue_.empty() && !led_) idle_.notify_all();
     return false;
   }
   if (self.state == State::turn) {
+    Gathering& gathering = *self.gathering;
     lock.unlock();
-    run_part(self, *self.set);
+    run_part(self, *gathering.set);
     lock.lock();
     self.state = State::ran;
-    self.leader->wake.notify_all();
-    wait(lock, self, hook, false, [&] { return self.state == State::done; });
+    Member* next = next_turn(gathering);
+    if (next == nullptr) {
+      next = gathering.leader;
+      next->state = State::gathered;
+    }
+    lock.unlock();
+    next->wake.post();
+    lock.lock();
+    // The hook still hears signals here, but a member cannot leave its group.
+    wait(lock, self, hook, State::ran);
   }
   return true;
 }
@@ -95,9 +132,22 @@ void CommitQueue::run_part(Member& member, WriteSet& set) {
   inside_.store(std::thread::id());
 }
 
+CommitQueue::Member* CommitQueue::next_turn(Gathering& gathering) {
+  const bool full = gathering.set->mutations() >= limits_.max_mutations || gathering.set->bytes() >= limits_.max_bytes ||
+                    std::chrono::steady_clock::now() >= gathering.until;
+  if (full || queue_.empty() || queue_.front()->part == nullptr) return nullptr;
+  Member* const next = queue_.front();
+  queue_.pop_front();
+  gathering.members.push_back(next);
+  next->gathering = &gathering;
+  next->state = State::turn;
+  return next;
+}
+
 void CommitQueue::lead(std::unique_lock<std::mutex>& lock, Member& self, const WaitHook& hook) {
-  const auto gathered_until = std::chrono::steady_clock::now() + std::chrono::microseconds(limits_.max_microseconds);
-  std::deque<Member*> members;
+  Gathering gathering;
+  gathering.leader = &self;
+  gathering.until = std::chrono::steady_clock::now() + std::chrono::microseconds(limits_.max_microseconds);
   std::exception_ptr failure;
   lock.unlock();
   {
@@ -108,22 +158,15 @@ void CommitQueue::lead(std::unique_lock<std::mutex>& lock, Member& self, const W
       failure = std::current_exception();
     }
     if (!failure) {
+      gathering.set = group.set.get();
       run_part(self, *group.set);
-      for (;;) {
-        lock.lock();
-        const bool full = group.set->mutations() >= limits_.max_mutations || group.set->bytes() >= limits_.max_bytes ||
-                          std::chrono::steady_clock::now() >= gathered_until;
-        if (full || queue_.empty() || queue_.front()->part == nullptr) break;
-        Member& member = *queue_.front();
-        queue_.pop_front();
-        members.push_back(&member);
-        member.set = group.set.get();
-        member.leader = &self;
-        member.state = State::turn;
-        member.wake.notify_all();
-        // The hook still hears signals here, but a leader cannot leave its group.
-        wait(lock, self, hook, false, [&] { return member.state == State::ran; });
+      lock.lock();
+      if (Member* const next = next_turn(gathering)) {
         lock.unlock();
+        next->wake.post();
+        lock.lock();
+        // The hook still hears signals here, but a leader cannot leave its group.
+        wait(lock, self, hook, State::lead);
       }
       lock.unlock();
       try {
@@ -135,25 +178,37 @@ void CommitQueue::lead(std::unique_lock<std::mutex>& lock, Member& self, const W
   }
   lock.lock();
   if (failure) self.error = failure;
-  for (Member* member : members) {
+  for (Member* const member : gathering.members) {
     if (failure) member->error = failure;
     member->state = State::done;
-    member->wake.notify_all();
   }
   self.state = State::done;
-  pass_on();
+  Member* const next = pass_on();
+  lock.unlock();
+  // The next group's work begins before this one's members go home.
+  if (next != nullptr) next->wake.post();
+  for (Member* const member : gathering.members) member->wake.post();
 }
 
-void CommitQueue::pass_on() {
+CommitQueue::Member* CommitQueue::pass_on() {
   if (queue_.empty()) {
     led_ = false;
     idle_.notify_all();
-    return;
+    return nullptr;
   }
-  Member& next = *queue_.front();
+  Member* const next = queue_.front();
   queue_.pop_front();
-  next.state = State::lead;
-  next.wake.notify_all();
+  next->state = State::lead;
+  return next;
+}
+
+void CommitQueue::pass_on_and_wake() noexcept {
+  Member* next = nullptr;
+  {
+    const std::scoped_lock lock(mutex_);
+    next = pass_on();
+  }
+  if (next != nullptr) next->wake.post();
 }
 
 std::unique_ptr<CommitQueue::Session> CommitQueue::session(const WaitHook& hook) {
@@ -169,8 +224,7 @@ std::unique_ptr<CommitQueue::Session> CommitQueue::session(const WaitHook& hook)
   try {
     return std::unique_ptr<Session>(new Session(*this, begin_()));
   } catch (...) {
-    const std::scoped_lock lock(mutex_);
-    pass_on();
+    pass_on_and_wake();
     throw;
   }
 }
@@ -203,8 +257,7 @@ void CommitQueue::Session::finish() noexcept {
   group_.set.reset();
   group_.tx.reset();
   queue_.inside_.store(std::thread::id());
-  const std::scoped_lock lock(queue_.mutex_);
-  queue_.pass_on();
+  queue_.pass_on_and_wake();
 }
 
 void CommitQueue::check_not_inside() const {

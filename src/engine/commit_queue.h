@@ -1,13 +1,18 @@
 // Group commit: many pushes, one transaction, one fsync.
 //
-// What     Who arrives first leads: it opens the transaction, lets each waiting member run its part in its turn *on the member's own
-//          thread*, flushes once, commits once and wakes everybody. While it commits, the next group gathers. After LevelDB's
+// What     Who arrives first leads: it opens the transaction, the members run their parts one after the other *each on its own thread*,
+//          and the leader flushes once, commits once and wakes everybody. While it commits, the next group gathers. After LevelDB's
 //          writer queue (db/db_impl.cc, BuildBatchGroup), with the work handed round instead of copied.
+// Wakes    The turn goes from member to member, and only the last one wakes the leader; each has a semaphore of its own, which is posted
+//          when the mutex is free again. So a turn costs one switch of threads.
 // Owner    the engine.
 // Threads  any. Never called with the GIL held. The queue's mutex is never held while a member's part runs or the disk is waited for.
 #pragma once
 
+#include <semaphore.h>
+
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -81,25 +86,48 @@ class CommitQueue {
   void close();  // refuses new members, waits for those that are in
 
  private:
-  enum class State : std::uint8_t { waiting, lead, turn, ran, done };
+  enum class State : std::uint8_t { waiting, lead, turn, ran, gathered, done };
+  // May be destroyed as soon as its wait is over, while who ended it is still in `post`: glibc's semaphores allow that.
+  class Wake {
+   public:
+    Wake();
+    ~Wake();
+    Wake(const Wake&) = delete;
+    Wake& operator=(const Wake&) = delete;
+    void post() noexcept;
+    bool wait(bool forever);  // false: about 50 ms went by
+
+   private:
+    sem_t semaphore_;
+  };
+  struct Gathering;
   struct Member {
     const std::function<void(WriteSet&)>* part = nullptr;  // nullptr: a session
-    State state = State::waiting;
-    WriteSet* set = nullptr;
-    Member* leader = nullptr;  // whom to tell that the part has run
+    State state = State::waiting;                          // guarded by the mutex
+    Gathering* gathering = nullptr;                        // its group's, from its turn on
     std::exception_ptr error;   // of its part, or of the commit
     std::exception_ptr thrown;  // by its wait hook
-    std::condition_variable wake;
+    Wake wake;
+  };
+  // What the members of a group share while they run. On the leader's stack.
+  struct Gathering {
+    Member* leader = nullptr;
+    WriteSet* set = nullptr;
+    std::chrono::steady_clock::time_point until;
+    std::deque<Member*> members;  // without the leader
   };
 
   // Joins the queue; returns when the member leads or is done. False: withdrawn.
   bool join(std::unique_lock<std::mutex>& lock, Member& self, const WaitHook& hook);
-  // Waits until `ready`, calling the hook now and then; false: the hook wants to withdraw (only where `may_withdraw`).
-  bool wait(std::unique_lock<std::mutex>& lock, Member& self, const WaitHook& hook, bool may_withdraw,
-            const std::function<bool()>& ready);
-  void lead(std::unique_lock<std::mutex>& lock, Member& self, const WaitHook& hook);
+  // Waits for the one post that follows when its state is changed from `from`, calling the hook now and then; false: the hook wants to
+  // withdraw (only from `waiting`).
+  bool wait(std::unique_lock<std::mutex>& lock, Member& self, const WaitHook& hook, State from);
+  void lead(std::unique_lock<std::mutex>& lock, Member& self, const WaitHook& hook);  // returns without the lock
   void run_part(Member& member, WriteSet& set);
-  void pass_on();  // the next in the queue leads; with the mutex held
+  // Both with the mutex held; whom they return is to be woken when it is free again.
+  Member* next_turn(Gathering& gathering);  // nullptr: the group is complete
+  Member* pass_on();                        // the next in the queue leads; nullptr: nobody waits
+  void pass_on_and_wake() noexcept;  // without the mutex
 
   const Begin begin_;
   const Commit commit_;
