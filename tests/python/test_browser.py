@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import syncline
+import syncline.http
 from browser_support import *  # noqa: F403  (fixtures)
 from browser_support import PageServer, open_app
 from playwright.sync_api import BrowserContext, Page
@@ -29,6 +31,7 @@ globalThis.mutators = {
   "todo/done": (tx, { id, done }) => tx.update("todo", id, { done }),
   "todo/delete": (tx, { id }) => void tx.delete("todo", id),
   "todo/refuse": (tx, { id }) => tx.set("todo", id, { title: "here alone", done: false }),
+  "value/set": (tx, { id, value }) => tx.set("value", id, { value }),
   "count/add": (tx, { id }) => tx.set("count", id, { n: (tx.get("count", id)?.n ?? 0) + 1 }),
 };
 globalThis.events = [];
@@ -63,6 +66,10 @@ def mutators() -> syncline.Mutators:
     @known("todo/refuse")
     def refuse(tx: syncline.Tx, args: dict[str, Any]) -> None:
         raise syncline.Rejected("not today", code="closed_today")
+
+    @known("value/set")
+    def set_value(tx: syncline.Tx, args: dict[str, Any]) -> None:
+        tx.set("value", args["id"], {"value": args["value"]})
 
     @known("count/add")
     def add(tx: syncline.Tx, args: dict[str, Any]) -> None:
@@ -260,6 +267,91 @@ def test_a_restarted_server_is_found_again(server: PageServer, context: BrowserC
     page.wait_for_function("replica.pending.length === 0 && replica.state === 'live'")
     assert page.evaluate("replica.status.epoch") != epoch
     assert set(documents(server)) == {"a", "b"}
+
+
+def test_a_poke_brings_what_others_did_without_a_poll(
+    server: PageServer, new_context: Callable[..., BrowserContext]
+) -> None:
+    page = opened(new_context(), server, poll=3600)
+    page.wait_for_function("replica.status.live")
+    push(server, "todo/create", {"id": "a", "title": "from elsewhere"})
+    page.wait_for_function("replica.exists('todo', 'a')")
+    # A server that goes away says goodbye; its clients come back, and hear what they missed.
+    server.stop()
+    page.wait_for_function("!replica.status.live")
+    server.start()
+    push(server, "todo/create", {"id": "b", "title": "while it was away"}, seq=2)
+    page.wait_for_function("replica.exists('todo', 'b')")
+    page.wait_for_function("replica.status.live")
+    push(server, "todo/create", {"id": "c", "title": "once more"}, seq=3)
+    page.wait_for_function("replica.exists('todo', 'c')")
+
+
+def test_a_fresh_token_is_asked_for_when_one_is_refused(
+    make_engine: Callable[[], syncline.Engine], context: BrowserContext
+) -> None:
+    good = {"first"}
+
+    def who(request: syncline.http.Request) -> str | None:
+        return "ada" if request.token in good else None
+
+    def make() -> Any:
+        engine = make_engine()
+        return syncline.asgi(
+            engine, authenticate=who, authorize=lambda user, action, scope: True, close_engine=True
+        )
+
+    with PageServer(make, pages={"/": ("text/html", PRELUDE.encode())}) as server:
+        page = context.new_page()
+        page.goto(server.url)
+        page.wait_for_function("globalThis.ready")
+        page.evaluate(
+            """async () => {
+              globalThis.asked = [];
+              const token = ({ refresh }) => (asked.push(refresh), asked.includes(true) ? "second" : "first");
+              await start({ token });
+              await replica.sync();
+            }"""
+        )
+        assert page.evaluate("asked.includes(true)") is False
+        good.clear()
+        good.add("second")
+        page.evaluate("replica.mutate('todo/create', { id: 'a', title: 'still me' }); replica.sync()")
+        assert page.evaluate("asked.filter((refresh) => refresh).length") >= 1
+        assert page.evaluate("replica.pending.length") == 0
+        good.clear()
+        page.evaluate("replica.mutate('todo/create', { id: 'b', title: 'nobody knows me' }); replica.flush()")
+        page.wait_for_function("replica.status.error?.code === 'unauthenticated'")
+        assert page.evaluate("replica.state") == "offline"
+        good.add("second")
+        page.evaluate("replica.sync()")
+        assert page.evaluate("replica.pending.length") == 0
+
+
+def test_every_value_goes_to_the_server_as_what_it_is(server: PageServer, context: BrowserContext) -> None:
+    told = json.loads((Path(__file__).parents[1] / "vectors" / "values.json").read_text(encoding="utf-8"))
+    values = [one["json"] for one in told["values"]]
+    page = opened(context, server)
+    page.evaluate(
+        """async (values) => {
+          // Whole floats have to be said, and the reader has them as numbers.
+          const exact = (wire) =>
+            Array.isArray(wire) ? wire.map(exact)
+            : wire === null || typeof wire !== "object" ? wire
+            : "$numberDouble" in wire ? double(Number(wire.$numberDouble))
+            : Object.keys(wire).some((key) => key.startsWith("$")) ? fromWire(wire)
+            : Object.fromEntries(Object.entries(wire).map(([key, one]) => [key, exact(one)]));
+          values.forEach((json, at) => {
+            const id = `v${String(at).padStart(3, "0")}`;
+            replica.mutate("value/set", { id, value: exact(parseJson(json)) });
+          });
+          await replica.sync();
+        }""",
+        values,
+    )
+    assert page.evaluate("replica.refused") == []
+    stored = [document["value"] for _, document in sorted(documents(server, "value").items())]
+    assert [syncline._core.json_encode(value).decode() for value in stored] == values
 
 
 def test_browsers_and_a_backend_converge_on_one_list(

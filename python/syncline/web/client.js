@@ -675,8 +675,13 @@ function checkLimit(limit) {
 //
 // What is kept, and the op that changes it:
 //
-//   ["meta", record]                  {client_id, next, place, settled, epoch, setback}; next: the number of the next mutation
-//   ["queue", place, entry | null]    {place, key, seq, scope, name, args, ts, seed, size, tries, voided, again, result}
+//   ["meta", record]                  {client_id, next, place, settled, epoch, successor}; next: the number of the next mutation;
+//                                     successor: {id, next} of the client id that comes after this one
+//   ["queue", place, entry | null]    {place, key, seq, scope, name, args, ts, seed, size, tries, voided, error, later, result}
+//                                     voided: null, or why its number alone is sent: "discarded", "given_up" (for `error`, told when
+//                                     the number is consumed), "told" (it was refused, and the application knows)
+//                                     result: null, {ok: true}, {ok: false, code, message}, or {ok: false, consumed: true}
+//                                     later: numbered under the successor
 //   ["scope", name, record | null]    {name, cursor, epoch, open, loaded, resync, last_seq, staging}
 //   ["doc", scope, entity, id, body | null]    {d: wire document, v: version}
 //   ["docs", scope]                   all documents of the scope are forgotten
@@ -686,7 +691,7 @@ function checkLimit(limit) {
 //
 // Entries and records are never changed, only replaced: ops may keep them.
 
-const FIRST_META = { next: 1, place: 1, settled: 0, epoch: null, setback: null };
+const FIRST_META = { next: 1, place: 1, settled: 0, epoch: null, successor: null };
 const LIMITS = { body_bytes: 8 << 20, mutations: 1000, document_bytes: 1 << 20, nesting: 64 };
 const NO_LAYER = new Map();
 
@@ -961,16 +966,16 @@ export class Core {
     this.events = [];
     this.dirty = new Map();
     this.replayDirty = new Set();
-    this.forget_requests();
+    this.#forgetRequests();
     this.identified = false;
     this.durable = { place: 0, settled: 0 };
     this.shrunk = Infinity; // mutations a push, after one was too large
-    this.denied = false;
     this.sent = 0;
-    this.probing = new Set();
+    this.unshown = new Set(); // refusals that are not durable yet
+    this.openedNext = 1; // numbers from here on were given since this was opened
   }
 
-  forget_requests() {
+  #forgetRequests() {
     this.out = new Map(); // "push" or "pull <scope>" -> the request that is outstanding
   }
 
@@ -993,6 +998,7 @@ export class Core {
       this.staged.get(scope)[n] = changes;
     }
     this.durable = { place: this.meta.place - 1, settled: this.meta.settled };
+    this.openedNext = this.meta.next;
     if (stored.meta === undefined || stored.meta === null) this.unflushed.push(["meta", this.meta]);
     for (const scope of this.scopes.keys()) this.replayDirty.add(scope);
     this.refresh();
@@ -1147,8 +1153,7 @@ export class Core {
   /** Whether its effect, or its refusal, is in the documents. */
   isConfirmed(entry) {
     const scope = this.scopes.get(entry.scope);
-    if (scope === undefined || entry.seq > scope.last_seq) return false;
-    return this.meta.setback === null || (entry.seq <= this.meta.setback && !entry.again);
+    return scope !== undefined && !entry.later && entry.seq <= scope.last_seq;
   }
 
   overlay(scope) {
@@ -1226,7 +1231,7 @@ export class Core {
     }
   }
 
-  #note_meta(change) {
+  #noteMeta(change) {
     this.#step(["meta", { ...this.meta, ...change }]);
   }
 
@@ -1235,7 +1240,8 @@ export class Core {
   /** {ops, events, mark} since the last time; null: nothing. The events may be told when the ops are durable. */
   take() {
     if (this.unflushed.length === 0 && this.events.length === 0) return null;
-    const taken = { ops: this.unflushed, events: this.events, mark: { place: this.meta.place - 1, settled: this.meta.settled, id: this.meta.client_id } };
+    const mark = { place: this.meta.place - 1, settled: this.meta.settled, id: this.meta.client_id, refused: [...this.unshown] };
+    const taken = { ops: this.unflushed, events: this.events, mark };
     this.unflushed = [];
     this.events = [];
     return taken;
@@ -1243,6 +1249,7 @@ export class Core {
 
   flushed(mark) {
     if (mark.id === this.meta.client_id) this.durable = mark;
+    for (const place of mark.refused) this.unshown.delete(place);
   }
 
   /** What could not be made durable goes back, to be taken again. */
@@ -1263,7 +1270,6 @@ export class Core {
   leave(scope) {
     if (!this.scopes.has(scope)) throw new SyncError("invalid_scope", `${JSON.stringify(scope)} is not joined`);
     this.out.delete(`pull ${scope}`);
-    this.probing.delete(scope);
     this.#step(["scope", scope, null], ["pages", scope], ["docs", scope]);
     this.#settle();
     this.refresh();
@@ -1301,8 +1307,9 @@ export class Core {
       seed: String(this.bits()),
       size,
       tries: 0,
-      voided: false,
-      again: false,
+      voided: null,
+      error: null,
+      later: false,
       result: null,
     };
     let overlay = this.overlays.get(scope);
@@ -1319,7 +1326,7 @@ export class Core {
     overlay.list.push(entry);
     if (queued) {
       this.#queue(entry);
-      this.replayDirty.delete(scope);
+      this.replayDirty.delete(scope); // it ran already
     } else {
       this.extras.push(entry);
     }
@@ -1327,14 +1334,20 @@ export class Core {
   }
 
   #queue(entry) {
-    this.#step(["queue", entry.place, entry], ["meta", { ...this.meta, place: entry.place + 1, next: entry.seq + 1 }]);
+    const { place, next, successor } = this.meta;
+    if (successor === null) {
+      this.#step(["queue", place, { ...entry, place, seq: next }], ["meta", { ...this.meta, place: place + 1, next: next + 1 }]);
+    } else {
+      const meta = { ...this.meta, place: place + 1, successor: { ...successor, next: successor.next + 1 } };
+      this.#step(["queue", place, { ...entry, place, seq: successor.next, later: true }], ["meta", meta]);
+    }
   }
 
   /** Queues what other tabs left in the inbox: [number, entry] each. */
   absorb(inbox) {
     const known = new Set([...this.queue.values()].map((entry) => entry.key));
     for (const [number, entry] of inbox) {
-      if (!known.has(entry.key)) this.#queue({ ...entry, place: this.meta.place, seq: this.meta.next });
+      if (!known.has(entry.key)) this.#queue(entry);
       this.#step(["inbox", number]);
     }
     this.refresh();
@@ -1344,8 +1357,8 @@ export class Core {
   discard(key) {
     for (const entry of this.queue.values()) {
       if (entry.key !== key) continue;
-      if (entry.voided || entry.result !== null || this.isConfirmed(entry)) return false;
-      this.#step(["queue", entry.place, { ...entry, voided: true }]);
+      if (entry.voided || entry.result !== null) return false;
+      this.#step(["queue", entry.place, { ...entry, voided: "discarded" }]);
       this.refresh();
       return true;
     }
@@ -1370,9 +1383,14 @@ export class Core {
       tries: entry.tries,
       durable: entry.place !== null && entry.place <= this.durable.place,
       sent: entry.place !== null && entry.place <= this.sent,
-      voided: entry.voided,
+      voided: entry.voided !== null || (entry.result !== null && !entry.result.ok),
       confirmed: entry.seq !== null && this.isConfirmed(entry),
     }));
+  }
+
+  /** What may be told of refusals: those that are durable. */
+  refusals() {
+    return [...this.refused.values()].filter((record) => !this.unshown.has(record.place));
   }
 
   learnLimits(told) {
@@ -1386,15 +1404,15 @@ export class Core {
     if (this.out.has("push")) return null;
     // Without a scope that can be pulled there is nothing to learn it from; a number that was used before is noticed then.
     if (!this.identified && [...this.scopes.values()].some((scope) => scope.open)) return null;
-    const { setback, client_id, epoch } = this.meta;
+    const { client_id, epoch } = this.meta;
     const most = Math.min(this.options.maxBatch, this.limits.mutations, this.shrunk);
     const mostBytes = Math.min(this.options.maxBatchBytes, this.limits.body_bytes - 1024);
     const entries = [];
     let bytes = 0;
     for (const entry of this.queue.values()) {
       if (entry.result !== null) continue;
+      if (entry.later) continue;
       if (entry.place > this.durable.place || entries.length === most) break;
-      if (setback !== null && (entry.seq > setback || entry.again)) continue;
       const size = entry.voided ? 400 : entry.size;
       if (entries.length > 0 && bytes + size > mostBytes) break;
       bytes += size;
@@ -1405,7 +1423,7 @@ export class Core {
     if (epoch !== null) body.epoch = epoch;
     this.sent = Math.max(this.sent, entries[entries.length - 1].place);
     const request = ++this.requests;
-    this.out.set("push", { request, places: entries.map((entry) => entry.place) });
+    this.out.set("push", { request, sent: entries.map(({ place, seq, voided }) => ({ place, seq, asVoid: voided !== null })) });
     return { request, path: "/_sync/push", scopes: [...new Set(entries.map((entry) => entry.scope))], body: printJson(body), mutations: entries.length };
   }
 
@@ -1418,10 +1436,9 @@ export class Core {
     const body = { scope: name, cursor: from.cursor };
     if (from.cursor > 0) body.epoch = from.epoch;
     if (staging) body.page = staging.page;
-    const probe = this.probing.has(name);
-    if (!probe) body.client_id = this.meta.client_id;
+    body.client_id = this.meta.client_id;
     const request = ++this.requests;
-    this.out.set(`pull ${name}`, { request, scope: name, cursor: from.cursor, probe });
+    this.out.set(`pull ${name}`, { request, scope: name, cursor: from.cursor, page: staging !== null });
     return { request, path: "/_sync/pull", scope: name, body: printJson(body) };
   }
 
@@ -1470,112 +1487,133 @@ export class Core {
 
   #onPush(out, status, body) {
     const code = body?.error?.code;
-    if (status === 200 && Array.isArray(body?.results) && body.results.length === out.places.length) {
-      return this.#onResults(out, body);
+    if (status === 200 && Array.isArray(body?.results)) {
+      if (body.results.length === out.sent.length) return this.#onResults(out, body);
+      return { next: "wait", code: "unavailable", message: `${body.results.length} results for ${out.sent.length} mutations` };
     }
-    if (code === "epoch_mismatch" && typeof body.error.epoch === "string") {
+    if (status === 410 && code === "epoch_mismatch" && typeof body.error.epoch === "string") {
       this.#learn(body.error.epoch);
       return { next: "done" };
     }
-    if (status === 403 && code === "forbidden") {
-      // A new id helps against an owner, not against a server that lets nobody in.
-      if (this.denied) return this.#unexpected(status, body);
+    if (this.#isForeign(status, body)) {
       this.#disown();
-      this.denied = true;
       return { next: "done" };
     }
-    if (code === "too_large" || status === 413) {
-      if (out.places.length > 1) {
-        this.shrunk = Math.max(1, Math.floor(out.places.length / 2));
+    if (status === 413) {
+      if (out.sent.length > 1) {
+        this.shrunk = Math.floor(out.sent.length / 2);
         return { next: "done" };
       }
-      const entry = this.queue.get(out.places[0]);
-      if (entry && !entry.voided) {
-        this.#giveUp(entry, "too_large", body?.error?.message ?? "the server does not take a mutation so large");
+      const [{ place, asVoid }] = out.sent;
+      const entry = this.queue.get(place);
+      if (entry && !asVoid) {
+        if (!entry.voided) this.#giveUp(entry, "too_large", body?.error?.message ?? "the server takes no mutation so large");
         return { next: "done" };
       }
     }
     return this.#unexpected(status, body);
   }
 
+  /** Whether the server says that our client id is somebody else's. */
+  #isForeign(status, body) {
+    return status === 403 && body?.error?.code === "forbidden" && body.error.client_id === this.meta.client_id;
+  }
+
   #onResults(out, body) {
-    this.shrunk = Infinity;
-    this.denied = false;
+    this.shrunk = this.shrunk >= this.options.maxBatch ? Infinity : 2 * this.shrunk;
     if (typeof body.epoch === "string" && this.meta.epoch === null) this.#learn(body.epoch);
+    const set = (entry, change) => this.#step(["queue", entry.place, { ...entry, ...change }]);
+    const reused = new Set();
     let stop = null;
     let gap = false;
-    out.places.forEach((place, at) => {
+    out.sent.forEach(({ place, seq, asVoid }, at) => {
       const entry = this.queue.get(place);
-      const result = body.results[at];
-      const code = result.ok ? null : (result.error?.code ?? "internal_error");
-      if (entry === undefined || entry.result !== null) return;
+      if (entry === undefined || entry.seq !== seq || entry.result !== null) return;
+      const one = body.results[at];
+      const { code = null, message = "" } = one.ok ? {} : (one.error ?? { code: "internal_error" });
       switch (code) {
-        case "unavailable":
-          if (stop === null) {
-            stop = { next: "wait", code, message: result.error.message ?? "" };
-            const tries = entry.tries + 1;
-            if (tries >= this.options.maxTries && !entry.voided) this.#giveUp({ ...entry, tries }, code, `the server said so ${tries} times`);
-            else this.#step(["queue", place, { ...entry, tries }]);
+        case "unavailable": {
+          if (stop !== null) return; // those behind the first were not run
+          stop = { next: "wait", code, message };
+          const tries = entry.tries + 1;
+          if (tries >= this.options.maxTries && !asVoid && !entry.voided) {
+            this.#giveUp({ ...entry, tries }, code, `the server asked to try again ${tries} times; given up`);
+          } else {
+            set(entry, { tries });
           }
           return;
+        }
         case "sequence_gap":
           gap = true;
           return;
         case "sequence_reused":
-          // Another mutation had this number: our file was set back, and this one was made after that.
-          this.#step(["queue", place, { ...entry, again: true }]);
-          this.#setBack();
+          if (asVoid || entry.voided) set(entry, { result: { ok: false, consumed: true } });
+          else reused.add(place);
           return;
-        case null:
-        case "result_expired": // answered before, so long ago that nobody knows how
-          this.#step(["queue", place, { ...entry, result: { ok: true } }]);
+        case "result_expired": // it was answered before
+          set(entry, { result: asVoid ? { ok: false, consumed: true } : { ok: true } });
           return;
       }
-      const { message = "" } = result.error ?? {};
-      if (!entry.voided) this.#refuse(entry, code, message);
-      this.#step(["queue", place, { ...entry, result: { ok: false, code, message } }]);
+      if (code !== null) {
+        if (!entry.voided || entry.voided === "given_up") this.#tellRefused(entry, code, message);
+        set(entry, { result: { ok: false, code, message } });
+      } else if (!asVoid || (one.duplicate && one.changes?.length > 0 && entry.voided !== "told")) {
+        set(entry, { result: { ok: true }, voided: null, error: null }); // it was done, whatever was wished for it since
+      } else {
+        if (entry.voided === "given_up") this.#tellRefused(entry, entry.error.code, entry.error.message);
+        set(entry, { result: { ok: false, consumed: true } });
+      }
     });
-    if (gap) {
-      const front = this.queue.values().next().value;
-      if (front && body.results[0]?.error?.code === "sequence_gap" && front.place === out.places[0]) {
-        stop ??= { next: "wait", code: "sequence_gap", message: "the server has less of this client than was settled" };
-      }
-      this.#forgetResults();
+    if (reused.size) {
+      // A state of this storage that is lost gave these numbers to others. They were never run; they and what is behind them move.
+      const [first] = reused;
+      this.#numberLater((entry) => entry.later || reused.has(entry.place) || (entry.place > first && entry.result === null && !entry.voided));
     }
+    const before = this.meta.settled;
     this.#settle();
-    this.#finishSetBack();
+    if (gap) {
+      // From the front, where `settled` lifts the server over what it has lost.
+      this.#forgetResults();
+      if (out.sent[0].seq === before + 1 && this.meta.settled === before) {
+        stop ??= { next: "wait", code: "sequence_gap", message: "the server misses what was settled" };
+      }
+    }
     return stop ?? { next: "done" };
   }
 
-  #refuse(entry, code, message) {
+  #tellRefused(entry, code, message) {
     const { place, key, seq, scope, name, args, ts } = entry;
     const at = tsText(this.now());
+    this.unshown.add(place);
     this.#step(["refused", place, { place, key, client_id: this.meta.client_id, seq, scope, name, args, ts, at, code, message }]);
     const surplus = this.refused.size - this.options.maxRefused;
     for (const oldest of [...this.refused.keys()].slice(0, Math.max(0, surplus))) this.#step(["refused", oldest, null]);
   }
 
   #giveUp(entry, code, message) {
-    this.#refuse(entry, code, message);
-    this.#step(["queue", entry.place, { ...entry, voided: true }]);
+    this.#step(["queue", entry.place, { ...entry, voided: "given_up", error: { code, message } }]);
   }
 
   /** What the server has forgotten is asked again; a refusal that was told stays one: its number goes as a void. */
   #forgetResults() {
-    for (const entry of this.queue.values()) {
+    for (const entry of [...this.queue.values()]) {
       if (entry.result === null) continue;
-      this.#step(["queue", entry.place, { ...entry, result: null, voided: entry.voided || !entry.result.ok }]);
+      const told = !entry.result.ok && (!entry.result.consumed || entry.voided === "given_up");
+      this.#step(["queue", entry.place, { ...entry, result: null, voided: told ? "told" : entry.voided }]);
     }
   }
 
   #learn(epoch) {
     if (this.meta.epoch === epoch) return;
     const known = this.meta.epoch !== null;
-    this.#note_meta({ epoch });
+    this.#noteMeta({ epoch });
     this.#forgetResults();
     this.out.delete("push");
-    if (!known) return;
-    this.forget_requests();
+    if (known) this.#abandon();
+  }
+
+  #abandon() {
+    this.#forgetRequests();
     for (const scope of [...this.scopes.values()]) if (scope.staging) this.#unstage(scope);
   }
 
@@ -1586,95 +1624,116 @@ export class Core {
 
   #isDone(entry) {
     if (entry.result === null) return false;
-    if (!entry.result.ok || entry.voided || this.isConfirmed(entry)) return true;
+    if (!entry.result.ok || this.isConfirmed(entry)) return true;
     const scope = this.scopes.get(entry.scope);
     return scope === undefined || !scope.open;
   }
 
-  /** The queue shrinks from its front. */
+  /** The queue shrinks from its front: by what is answered, and in the documents or in none that are held. */
   #settle() {
-    let settled = null;
-    for (const entry of this.queue.values()) {
-      if (!this.#isDone(entry)) break;
+    let { settled } = this.meta;
+    let held = false;
+    for (const entry of [...this.queue.values()]) {
+      if (entry.later) continue;
+      if (!this.#isDone(entry)) {
+        held = true;
+        break;
+      }
       this.#step(["queue", entry.place, null]);
-      settled = entry.seq;
+      settled = Math.max(settled, entry.seq);
     }
-    if (settled !== null) this.#note_meta({ settled });
+    if (settled !== this.meta.settled) this.#noteMeta({ settled });
+    if (!held && this.meta.successor !== null) this.#succeed();
   }
 
-  /** Numbers that we do not know are used: this storage was set back. What is queued is asked for under the old id. */
-  #setBack() {
-    if (this.meta.setback === null) this.#note_meta({ setback: this.meta.next - 1 });
+  /** Learns the last number that the server has of us. */
+  #identify(lastSeq) {
+    if (this.identified) return;
+    this.identified = true;
+    if (lastSeq < this.openedNext) return;
+    // Numbers that were never given here: this storage was set back. What was queued in it asks for its fate under the old id, what
+    // was made since moves behind, under a new one.
+    this.#numberLater((entry) => entry.later || entry.seq >= this.openedNext);
+    this.#settle();
   }
 
-  #finishSetBack() {
-    const { setback } = this.meta;
-    if (setback === null) return;
-    const kept = [];
-    for (const entry of this.queue.values()) {
-      if (entry.seq > setback || entry.again) kept.push(entry);
-      else if (!this.#isDone(entry)) return;
+  #numberLater(chosen) {
+    let next = 1;
+    for (const entry of [...this.queue.values()]) {
+      if (chosen(entry)) this.#step(["queue", entry.place, { ...entry, later: true, seq: next++ }]);
     }
-    this.#rename(kept.filter((entry) => !entry.voided), "the storage was set back to an earlier state");
+    this.#noteMeta({ successor: { id: this.meta.successor?.id ?? this.newId(), next } });
   }
 
-  /** The client id is somebody else's, so nothing of ours was ever done under it. */
+  /** Nothing is left under the old client id. */
+  #succeed() {
+    const { id, next } = this.meta.successor;
+    for (const entry of [...this.queue.values()]) this.#step(["queue", entry.place, { ...entry, later: false }]);
+    this.#rename(id, next, "the storage had been set back to an earlier state; what comes is sent under a new client id");
+  }
+
+  /** The client id is somebody else's, so nothing of ours was ever done under it: all is numbered anew, with its seeds. */
   #disown() {
-    const kept = [...this.queue.values()].filter((entry) => !entry.voided && (entry.result === null || entry.result.ok));
-    this.#rename(kept, "the client id belongs to another user");
+    let next = 1;
+    for (const entry of [...this.queue.values()]) {
+      if (entry.voided || (entry.result !== null && !entry.result.ok)) {
+        if (entry.voided === "given_up" && entry.result === null) this.#tellRefused(entry, entry.error.code, entry.error.message);
+        this.#step(["queue", entry.place, null]);
+      } else {
+        this.#step(["queue", entry.place, { ...entry, seq: next++, result: null, later: false }]);
+      }
+    }
+    this.#rename(this.newId(), next, "the client id belongs to another user; what is pending is sent under a new one");
   }
 
-  /** A new client id; `kept` of the queue is numbered anew, with its seeds, so that ids already shown stay right. */
-  #rename(kept, why) {
-    const stays = new Set(kept.map((entry) => entry.place));
-    for (const entry of [...this.queue.values()]) if (!stays.has(entry.place)) this.#step(["queue", entry.place, null]);
-    kept.forEach((entry, at) => {
-      this.#step(["queue", entry.place, { ...entry, seq: at + 1, result: null, again: false, tries: 0 }]);
-    });
-    this.#note_meta({ client_id: this.newId(), next: kept.length + 1, settled: 0, setback: null, why });
+  #rename(clientId, next, why) {
+    this.#noteMeta({ client_id: clientId, next, settled: 0, successor: null, why });
     for (const scope of [...this.scopes.values()]) this.#unstage(scope, { last_seq: 0 });
     this.durable = { place: 0, settled: 0 };
-    this.forget_requests();
-    this.probing.clear();
+    this.#forgetRequests();
     this.identified = true; // nobody has had this id
+    this.openedNext = next;
   }
 
   #onPull(out, status, body) {
     const scope = this.scopes.get(out.scope);
     const code = body?.error?.code;
-    if (status === 200 && Array.isArray(body?.changes) && typeof body.epoch === "string" && Number.isInteger(body.cursor)) {
-      if (!out.probe) return this.#onPage(scope, out, body);
-      // Readable after all: what was forbidden was our client id.
+    if (status === 200) {
+      const whole = Array.isArray(body?.changes) && typeof body.epoch === "string" && Number.isInteger(body.cursor);
+      if (whole) return this.#onPage(scope, out, body);
+      return { next: "wait", code: "unavailable", message: "the answer to a pull has not what it must have" };
+    }
+    if (status === 410) {
+      if (out.cursor === 0 && !out.page) return { ...this.#unexpected(status, body), next: "wait" };
+      const restored = code === "epoch_mismatch" && out.cursor > 0 && !scope.resync;
+      this.#unstage(scope, { resync: restored ? "restored" : (scope.resync ?? "too old") });
+      return { next: "done", again: true };
+    }
+    if (this.#isForeign(status, body)) {
       this.#disown();
       return { next: "done", again: true };
     }
-    if (status === 410 && (code === "cursor_too_old" || code === "epoch_mismatch")) {
-      if (out.cursor === 0 && !scope.staging) return { ...this.#unexpected(status, body), next: "wait" };
-      const restored = code === "epoch_mismatch" && out.cursor > 0;
-      this.#unstage(scope, { resync: restored ? "restored" : "too old" });
-      return { next: "done" };
-    }
     if (status === 403 && code === "forbidden") {
-      if (!scope.open) return { next: "done", closed: true };
-      if (!out.probe) {
-        // The scope, or our client id? Asked again without it, the answer is about the scope.
-        this.probing.add(scope.name);
-        return { next: "done", again: true };
+      if (scope.open) {
+        this.staged.delete(scope.name);
+        this.#step(["pages", scope.name], ["docs", scope.name], ["scope", scope.name, { ...newScope(scope.name), open: false }]);
+        this.#settle();
       }
-      this.probing.delete(scope.name);
-      this.staged.delete(scope.name);
-      this.#step(["pages", scope.name], ["docs", scope.name], ["scope", scope.name, { ...newScope(scope.name), open: false }]);
-      this.#settle();
-      return { next: "done", closed: true };
+      return { ...this.#unexpected(status, body), closed: true };
+    }
+    if (status === 400 && out.page) {
+      this.#unstage(scope); // a token that the server does not know any more
+      return { next: "done", again: true };
     }
     return this.#unexpected(status, body);
   }
 
   #onPage(scope, out, body) {
-    this.#learn(body.epoch);
+    const asked = this.meta.client_id;
     const lastSeq = body.last_seq ?? 0;
-    this.identified = true;
-    if (lastSeq > this.meta.next - 1) this.#setBack();
+    this.#learn(body.epoch);
+    this.#identify(lastSeq);
+    if (this.meta.client_id !== asked) return { next: "done", again: true }; // it speaks of the old id's numbers
     const begun = scope.staging;
     scope = this.scopes.get(scope.name);
     if (begun && !scope.staging) return { next: "done", again: true }; // pages of two epochs do not belong together
@@ -1705,7 +1764,6 @@ export class Core {
       { ...newScope(scope.name), cursor: body.cursor, epoch: body.epoch, loaded: true, last_seq: lastSeq },
     ]);
     this.#settle();
-    this.#finishSetBack();
     return { next: "done" };
   }
 }
@@ -2252,7 +2310,7 @@ class Driver {
       return;
     }
     const answered = this.#core.answer(out.request, response.status, response.text);
-    switch (answered.next) {
+    switch (answered.closed ? "done" : answered.next) {
       case "done":
       case "ignored":
         this.error = null;
@@ -2884,7 +2942,7 @@ export class Replica extends Reads {
           continue;
         case "settled": {
           const result = event.result;
-          this.#settleHandle(event.key, result?.ok && !event.voided ? { ok: true } : { ok: false, code: result?.code ?? "discarded", message: result?.message ?? "" });
+          this.#settleHandle(event.key, result?.ok ? { ok: true } : { ok: false, code: result?.code ?? "discarded", message: result?.message ?? "" });
           break;
         }
         case "refused":
@@ -3030,7 +3088,7 @@ export class Replica extends Reads {
 
   /** What the server refused, or was given up, with its code. Kept until it is taken out by `forgetRefused`. */
   get refused() {
-    return [...this.#core.refused.values()].map(({ args, ts, at, ...rest }) => ({
+    return this.#core.refusals().map(({ args, ts, at, ...rest }) => ({
       ...rest,
       args: fromWire(args),
       ts: Instant.parse(ts),
