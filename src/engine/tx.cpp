@@ -7,26 +7,26 @@
 
 namespace syncline {
 
-Tx::Tx(WriteSet& set, std::string scope, std::string client_id, std::string user, std::int64_t now, std::shared_ptr<Random> random)
-    : set_(&set),
+Tx::Tx(Workspace& workspace, std::string scope, std::string client_id, std::string user, std::int64_t now, std::shared_ptr<Random> random)
+    : workspace_(&workspace),
       scope_(std::move(scope)),
       client_id_(std::move(client_id)),
       user_(std::move(user)),
       now_(now),
       random_(std::move(random)) {}
 
-WriteSet& Tx::live(std::string_view entity) {
-  if (set_ == nullptr) {
+Workspace& Tx::live(std::string_view entity) {
+  if (workspace_ == nullptr) {
     throw Error(Code::closed, "this tx is finished: a mutator may use its tx only until it returns; do not keep it");
   }
   check_name(entity, "entity", Code::invalid_mutation);
-  return *set_;
+  return *workspace_;
 }
 
-WriteSet& Tx::live(std::string_view entity, std::string_view id) {
-  WriteSet& set = live(entity);
+Workspace& Tx::live(std::string_view entity, std::string_view id) {
+  Workspace& workspace = live(entity);
   check_name(id, "id", Code::invalid_mutation);
-  return set;
+  return workspace;
 }
 
 std::optional<std::string_view> Tx::get(std::string_view entity, std::string_view id) {
@@ -38,24 +38,24 @@ std::optional<std::string_view> Tx::get(std::string_view entity, std::string_vie
 bool Tx::exists(std::string_view entity, std::string_view id) { return version(entity, id) != 0; }
 
 void Tx::set(std::string_view entity, std::string_view id, std::string body) {
-  WriteSet& set = live(entity, id);
+  Workspace& workspace = live(entity, id);
   if (mp::Reader(body).peek() != mp::Kind::map) {
     throw Error(Code::invalid_mutation,
                 "document " + std::string(entity) + "/" + std::string(id) + " must be a map (a dict of fields), it is another value");
   }
-  set.set(scope_, entity, id, std::move(body));
+  workspace.set(scope_, entity, id, std::move(body));
 }
 
 void Tx::update(std::string_view entity, std::string_view id, std::string_view patch) {
-  WriteSet& set = live(entity, id);
+  Workspace& workspace = live(entity, id);
   if (mp::Reader(patch).peek() != mp::Kind::map) {
     throw Error(Code::invalid_mutation, "update of " + std::string(entity) + "/" + std::string(id) + " must be a map of fields");
   }
-  const std::optional<Seen> seen = set.get(scope_, entity, id);
+  const std::optional<Seen> seen = workspace.get(scope_, entity, id);
   if (!seen) {
     throw Error(Code::not_found, "no document " + std::string(entity) + "/" + std::string(id) + " in " + scope_ + " to update");
   }
-  set.set(scope_, entity, id, delta::merge_fields(seen->body, patch));
+  workspace.set(scope_, entity, id, delta::merge_fields(seen->body, patch));
 }
 
 bool Tx::remove(std::string_view entity, std::string_view id) { return live(entity, id).remove(scope_, entity, id); }
@@ -72,13 +72,13 @@ void Tx::expect(std::string_view entity, std::string_view id, std::int64_t versi
 }
 
 std::vector<Row> Tx::scan(std::string_view entity, std::string_view prefix, std::int64_t limit) {
-  WriteSet& set = live(entity);
-  return take_rows([&](const VisitRow& visit) { set.scan(scope_, entity, prefix, visit); }, limit);
+  Workspace& workspace = live(entity);
+  return take_rows([&](const VisitRow& visit) { workspace.scan(scope_, entity, prefix, visit); }, limit);
 }
 
 std::vector<Row> Tx::find(std::string_view entity, const FindOptions& options) {
-  WriteSet& set = live(entity);
-  return find_rows([&](const VisitRow& visit) { set.scan(scope_, entity, {}, visit); }, options);
+  Workspace& workspace = live(entity);
+  return find_rows([&](const VisitRow& visit) { workspace.scan(scope_, entity, {}, visit); }, options);
 }
 
 std::int64_t Tx::now() const noexcept { return now_; }

@@ -15,13 +15,13 @@
 
 #include "base/ids.h"
 #include "engine/select.h"
-#include "engine/write_set.h"
+#include "engine/workspace.h"
 
 namespace syncline {
 
 class Tx {
  public:
-  Tx(WriteSet& set, std::string scope, std::string client_id, std::string user, std::int64_t now, std::shared_ptr<Random> random);
+  Tx(Workspace& workspace, std::string scope, std::string client_id, std::string user, std::int64_t now, std::shared_ptr<Random> random);
 
   // Encoded bodies are canonical msgpack maps. Throw Error(invalid_mutation) for a bad name or body, Error(closed) when dead.
   std::optional<std::string_view> get(std::string_view entity, std::string_view id);
@@ -42,14 +42,14 @@ class Tx {
   double random();             // [0, 1)
   std::uint64_t random_bits(); // 64 bits
 
-  void end() noexcept { set_ = nullptr; }
-  [[nodiscard]] bool alive() const noexcept { return set_ != nullptr; }
+  void end() noexcept { workspace_ = nullptr; }
+  [[nodiscard]] bool alive() const noexcept { return workspace_ != nullptr; }
 
  private:
-  WriteSet& live(std::string_view entity);
-  WriteSet& live(std::string_view entity, std::string_view id);
+  Workspace& live(std::string_view entity);
+  Workspace& live(std::string_view entity, std::string_view id);
 
-  WriteSet* set_;
+  Workspace* workspace_;
   std::string scope_, client_id_, user_;
   std::int64_t now_;
   std::shared_ptr<Random> random_;  // one per mutation, shared by the scopes of one write

@@ -20,6 +20,7 @@
 
 #include "engine/mutation.h"
 #include "engine/upgrades.h"
+#include "engine/workspace.h"
 #include "store/store.h"
 
 namespace syncline {
@@ -31,24 +32,17 @@ struct Origin {
   std::int64_t mutation_ts = 0;
 };
 
-// A document as a mutator sees it. The view lives until the next call on the same write set.
-struct Seen {
-  std::string_view body;
-  std::int64_t version = 0;
-};
-
-class WriteSet {
+class WriteSet final : public Workspace {
  public:
   WriteSet(WriteTx& tx, std::int64_t now, std::size_t max_document, std::shared_ptr<const Upgrader> upgrader = nullptr);
 
   // -- the running mutation
-  [[nodiscard]] std::optional<Seen> get(std::string_view scope, std::string_view entity, std::string_view id);
-  [[nodiscard]] std::int64_t version(std::string_view scope, std::string_view entity, std::string_view id);  // 0: absent
-  void set(std::string_view scope, std::string_view entity, std::string_view id, std::string body);
-  bool remove(std::string_view scope, std::string_view entity, std::string_view id);  // false: it was absent
-  // Live documents in byte order of id, both levels merged over the store; `visit` must not call back into the write set.
-  using Visit = std::function<bool(std::string_view id, std::string_view body)>;
-  void scan(std::string_view scope, std::string_view entity, std::string_view prefix, const Visit& visit);
+  [[nodiscard]] std::optional<Seen> get(std::string_view scope, std::string_view entity, std::string_view id) override;
+  [[nodiscard]] std::int64_t version(std::string_view scope, std::string_view entity, std::string_view id) override;
+  void set(std::string_view scope, std::string_view entity, std::string_view id, std::string body) override;
+  bool remove(std::string_view scope, std::string_view entity, std::string_view id) override;
+  // Both levels merged over the store.
+  void scan(std::string_view scope, std::string_view entity, std::string_view prefix, const Visit& visit) override;
   [[nodiscard]] bool dirty() const noexcept { return !upper_order_.empty(); }
 
   // -- its end
