@@ -18,6 +18,14 @@ std::string new_epoch(Entropy& entropy) {
   return std::string(text.data());
 }
 
+// A replica's file knows no epoch of its own; as an engine it would number anew what another server has numbered.
+void refuse_replica(ReadTx& tx, Store& store) {
+  if (!tx.scope(kReplicaScope)) return;
+  const std::string path = store.info().path;
+  throw Error(Code::foreign_file, "'" + path + "' is a replica's file; open it with syncline.Replica, or give the engine a path of its own",
+              {{"path", path}});
+}
+
 }  // namespace
 
 Engine::Engine(std::unique_ptr<Store> store, EngineOptions options)
@@ -27,9 +35,12 @@ Engine::Engine(std::unique_ptr<Store> store, EngineOptions options)
       entropy_(options_.entropy ? options_.entropy : system_entropy()),
       pid_(getpid()) {
   if (options_.store.read_only) {
-    epochs_ = store_->read()->epochs();
+    const std::unique_ptr<ReadTx> tx = store_->read();
+    refuse_replica(*tx, *store_);
+    epochs_ = tx->epochs();
   } else {
     const std::unique_ptr<WriteTx> tx = store_->write();
+    refuse_replica(*tx, *store_);
     WriteBatch batch;
     batch.epochs.push_back({new_epoch(*entropy_), tx->head() + 1, clock_->now()});
     tx->apply(batch);

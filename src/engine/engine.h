@@ -36,6 +36,9 @@ namespace syncline {
 
 // ------------------------------------------------------------------------------------------------------------- options
 
+// Where a replica keeps what is its own; a file that has it is no engine's.
+inline constexpr std::string_view kReplicaScope = "_replica";
+
 struct Limits {
   std::int64_t max_body_bytes = 8 << 20;       // of a request
   std::int64_t max_mutations = 1000;           // a push

@@ -84,7 +84,7 @@ std::optional<std::int64_t> Engine::last_seq(ReadTx& tx, const std::optional<std
   if (!client_id) return std::nullopt;
   const std::optional<ClientRow> row = tx.client(*client_id);
   if (!row) return 0;
-  if (row->owner != user) throw Error(Code::forbidden, "client id " + *client_id + " belongs to another user; take a new one");
+  if (row->owner != user) throw Error(Code::forbidden, "client id " + *client_id + " belongs to another user; take a new one", {{"client_id", *client_id}});
   return row->last_seq;
 }
 

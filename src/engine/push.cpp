@@ -85,7 +85,7 @@ PushResult Engine::run_push(WriteSet& set, const PushRequest& request, MutatorHo
   for (const std::string& client_id : request.clients()) {
     const WriteSet::Client& client = set.client(client_id);
     if ((!client.fresh || client.dirty) && client.row.owner != options.user) {
-      throw Error(Code::forbidden, "client id " + client_id + " belongs to another user; take a new one");
+      throw Error(Code::forbidden, "client id " + client_id + " belongs to another user; take a new one", {{"client_id", client_id}});
     }
   }
   for (const auto& [client_id, seq] : request.settled) {

@@ -32,6 +32,7 @@ class Frontier {
     const auto at = bounds_.find({scope, entity});
     if (at != bounds_.end() && id > at->second) at->second = id;
   }
+  void forgotten() noexcept { bounds_.clear(); }  // much has gone: lower bounds may do
 
  private:
   static constexpr std::size_t kMost = 16384;  // of up to 255 bytes each

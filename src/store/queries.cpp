@@ -75,6 +75,7 @@ const char* text_of(Query query) noexcept {
     case Query::add_name: return "INSERT INTO names (name) VALUES (?1) RETURNING no";
     case Query::add_scope: return "INSERT INTO scopes (name) VALUES (?1) RETURNING no";
     case Query::set_scope_head: return "UPDATE scopes SET head = ?2 WHERE no = ?1";
+    case Query::rename_scope: return "UPDATE scopes SET name = ?2 WHERE no = ?1";
     case Query::raise_floor: return "UPDATE scopes SET floor = max(floor, ?2) WHERE no = ?1";
     case Query::raise_log_floor: return "UPDATE scopes SET log_floor = max(log_floor, ?2) WHERE no = ?1";
     case Query::set_log_swept: return "UPDATE scopes SET log_swept = max(log_swept, ?2) WHERE no = ?1";
@@ -92,6 +93,8 @@ const char* text_of(Query query) noexcept {
     case Query::add_keys: return "INSERT INTO keys (scope, entity, id, cursor) SELECT a, b, c, d FROM incoming";
     case Query::move_key: return "UPDATE keys SET cursor = ?4 WHERE scope = ?1 AND entity = ?2 AND id = ?3";
     case Query::remove_key: return "DELETE FROM keys WHERE scope = ?1 AND entity = ?2 AND id = ?3";
+    case Query::remove_rows: return "DELETE FROM documents WHERE place > ?1 AND place <= ?2";
+    case Query::remove_keys: return "DELETE FROM keys WHERE scope = ?1";
     case Query::put_unlogged:
       return "INSERT OR REPLACE INTO unlogged (scope, entity, id, updated_at, body) VALUES (?1, ?2, ?3, ?4, ?5)";
     case Query::remove_unlogged: return "DELETE FROM unlogged WHERE scope = ?1 AND entity = ?2 AND id = ?3";

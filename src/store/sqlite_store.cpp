@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <cstdlib>
@@ -193,6 +194,8 @@ class SqliteStore final : public Store {
   void give_back(Session& session) noexcept;
   void end_write(bool committed) noexcept;
   sqlite::Writer& writer() noexcept { return *writer_; }
+  // Said before the commit: who reads from then on may find other numbers behind the names it knows.
+  void renumbered() noexcept { renumbered_.store(true); }
 
  private:
   void take_write();  // waits for the writer before
@@ -212,6 +215,7 @@ class SqliteStore final : public Store {
   std::optional<WriterLock> lock_;
   std::unique_ptr<Session> writing_session_;
   std::optional<sqlite::Writer> writer_;
+  std::atomic<bool> renumbered_{false};
 
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -233,6 +237,7 @@ SqliteWriteTx::~SqliteWriteTx() {
 
 Applied SqliteWriteTx::apply(const WriteBatch& batch) {
   open();
+  if (!batch.swap_scopes.empty()) store_.renumbered();
   try {
     return store_.writer().apply(batch);
   } catch (...) {
@@ -392,6 +397,8 @@ std::unique_ptr<ReadTx> SqliteStore::read() {
   }
   try {
     session->begin(Query::begin_read);
+    // Asked behind the begin: a snapshot that is older than the renumbering is as old as what the session knows.
+    if (renumbered_.load()) session->scope_numbers.clear();
     return std::make_unique<SqliteReadTx>(*this, *session);
   } catch (...) {
     give_back(*session);

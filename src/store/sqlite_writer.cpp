@@ -122,6 +122,9 @@ Applied Writer::apply(const WriteBatch& batch) {
   Applied applied;
   for (const DocumentKey& key : batch.forget_history) forget_history(key, false);
   for (const DocumentKey& key : batch.erase_history) forget_history(key, true);
+  for (const std::string_view name : batch.forget_scopes) forget_scope(name);
+  for (const SwapScopes& names : batch.swap_scopes) swap(names);
+  for (const DocumentKey& key : batch.forget_documents) forget_document(key);
   // Clients first: log lines hold their numbers.
   for (const PutClient& client : batch.clients) put(client, applied);
   for (const PutScope& put_scope : batch.scopes) run(Query::set_scope_head, scope(put_scope.name), put_scope.head);
@@ -241,6 +244,7 @@ void Writer::put(std::span<const PutDocument> documents) {
   rows.reserve(documents.size());
   Last scopes;
   Last entities;
+  std::vector<DocumentKey> wanted;
   for (const PutDocument& put : documents) {
     if (put.cursor < 1 || put.cursor > kMaxCursor) {
       refuse("The cursor " + std::to_string(put.cursor) + " is not one of 1 ... " + std::to_string(kMaxCursor));
@@ -248,11 +252,16 @@ void Writer::put(std::span<const PutDocument> documents) {
     if (put.deleted != put.body.empty()) {
       refuse("The document " + described(put.scope, put.entity, put.id) + " must have a body, or be deleted and have none");
     }
-    rows.push_back({&put, scopes.number(put.scope, [&] { return scope(put.scope); }), entities.number(put.entity, [&] { return name(put.entity); })});
-    if (put.previous == 0) {
-      keys.push_back(rows.back());
+    rows.push_back({&put, scopes.number(put.scope, [&] { return scope(put.scope); }),
+                    entities.number(put.entity, [&] { return name(put.entity); }), put.previous});
+    if (put.previous == kFindRow) wanted.push_back({put.scope, put.entity, put.id});
+  }
+  if (!wanted.empty()) find_rows(wanted, rows);
+  for (const DocumentRow& row : rows) {
+    if (row.previous == 0) {
+      keys.push_back(row);
     } else {
-      move(rows.back());
+      move(row);
     }
   }
   incoming_.insert(Query::add_keys, NewKeys(keys));
@@ -267,7 +276,7 @@ void Writer::move(const DocumentRow& row) {
   const PutDocument& put = *row.put;
   {
     Loan remove = session_.connection.use(Query::remove_row);
-    remove->bind(1, place_of(row.scope, put.previous));
+    remove->bind(1, place_of(row.scope, row.previous));
     remove->run();
   }
   Loan key = session_.connection.use(Query::move_key);
@@ -277,8 +286,67 @@ void Writer::move(const DocumentRow& row) {
   key->bind(4, put.cursor);
   key->run();
   if (session_.connection.changed_rows() != 1) {
-    refuse("The document " + described(put.scope, put.entity, put.id) + " has no row at cursor " + std::to_string(put.previous));
+    refuse("The document " + described(put.scope, put.entity, put.id) + " has no row at cursor " + std::to_string(row.previous));
   }
+}
+
+// Asks for the rows of all whose row is not known, in order, before anything is written.
+void Writer::find_rows(std::span<const DocumentKey> keys, std::span<DocumentRow> rows) {
+  auto row = rows.begin();
+  session_.documents(keys, [&](std::size_t, const DocumentView* found) {
+    while (row->previous != kFindRow) ++row;
+    row->previous = found != nullptr ? found->cursor : 0;
+  });
+  session_.rest();
+}
+
+void Writer::forget_scope(std::string_view name) {
+  const std::int64_t number = session_.scope_numbers.number(name);
+  if (number == 0) return;
+  run(Query::remove_rows, place_of(number, 0), place_of(number, kMaxCursor));
+  Loan remove = session_.connection.use(Query::remove_keys);
+  remove->bind(1, number);
+  remove->run();
+  if (session_.frontier) session_.frontier->forgotten();
+}
+
+void Writer::swap(const SwapScopes& names) {
+  const std::int64_t one = scope(names.one);
+  const std::int64_t other = scope(names.other);
+  const auto rename = [&](std::int64_t number, std::string_view name) {
+    Loan update = session_.connection.use(Query::rename_scope);
+    update->bind(1, number);
+    update->bind_text(2, name);
+    update->run();
+  };
+  // No scope has an empty name.
+  rename(one, {});
+  rename(other, names.one);
+  rename(one, names.other);
+  session_.scope_numbers.clear();
+}
+
+void Writer::forget_document(const DocumentKey& key) {
+  const std::int64_t scope_number = session_.scope_numbers.number(key.scope);
+  const std::int64_t entity_number = session_.names.number(key.entity);
+  if (scope_number == 0 || entity_number == 0) return;
+  Cursor cursor = 0;
+  {
+    Loan select = session_.connection.use(Query::row_cursor);
+    select->bind(1, scope_number);
+    select->bind(2, entity_number);
+    select->bind_text(3, key.id);
+    if (!select->step()) return;
+    cursor = select->integer(0);
+  }
+  Loan row = session_.connection.use(Query::remove_row);
+  row->bind(1, place_of(scope_number, cursor));
+  row->run();
+  Loan gone = session_.connection.use(Query::remove_key);
+  gone->bind(1, scope_number);
+  gone->bind(2, entity_number);
+  gone->bind_text(3, key.id);
+  gone->run();
 }
 
 void Writer::put(const PutUnlogged& put) {

@@ -17,6 +17,7 @@ namespace syncline::sqlite {
 struct DocumentRow {
   const PutDocument* put = nullptr;
   std::int64_t scope = 0, entity = 0;
+  Cursor previous = 0;  // the cursor its row has now; 0: it has no row
 };
 
 class Writer {
@@ -33,12 +34,16 @@ class Writer {
     std::string owner;
   };
 
+  void find_rows(std::span<const DocumentKey> keys, std::span<DocumentRow> rows);
   void move(const DocumentRow& row);
   std::int64_t name(std::string_view text);
   std::int64_t scope(std::string_view text);
   const Client* client(std::string_view client_id);  // nullptr: it has no row; valid until the next client() or put()
   void put(const PutClient& put, Applied& applied);
   void put(std::span<const PutDocument> documents);
+  void forget_scope(std::string_view name);
+  void swap(const SwapScopes& names);
+  void forget_document(const DocumentKey& key);
   void put(const PutUnlogged& put);
   void put(std::span<const LogLineView> lines);
   bool deleted(std::int64_t place);  // is there a tombstone?

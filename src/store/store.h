@@ -173,9 +173,11 @@ class ReadTx {
   virtual StoreCounts counts() = 0;                  // exact; costs a scan of the keys
 };
 
+inline constexpr Cursor kFindRow = -1;
+
 struct PutDocument {
   std::string_view scope{}, entity{}, id{};
-  Cursor previous = 0;  // the cursor its row has now; 0: it has no row
+  Cursor previous = 0;  // the cursor its row has now; 0: it has no row; kFindRow: whatever row it has is replaced
   Cursor cursor = 0;
   Cursor created = 0;
   std::int64_t version = 0, created_at = 0, updated_at = 0;
@@ -214,6 +216,11 @@ struct Purge {
   std::int64_t at_most = 0;  // rows of each kind in this batch; 0: all. Repeat while anything was purged
 };
 
+// The documents of one name become those of the other.
+struct SwapScopes {
+  std::string_view one{}, other{};
+};
+
 struct WriteBatch {
   Cursor head = 0;  // the database's head after this batch; 0: unchanged
   std::vector<PutDocument> documents;
@@ -228,6 +235,11 @@ struct WriteBatch {
   // As forget_history, but log_floor stays: what is left says itself that nothing is known before it. Of a live document no line is
   // left (the caller adds one that has no `previous`), of a tombstone its deletion without body and link.
   std::vector<DocumentKey> erase_history;
+  // For who keeps a copy of another database's documents. What is forgotten leaves no tombstone and raises no floor; it has no log
+  // lines. In this order, and before `documents`.
+  std::vector<std::string_view> forget_scopes;  // all documents and tombstones of a scope; what is unlogged stays
+  std::vector<SwapScopes> swap_scopes;          // costs the same however much they hold
+  std::vector<DocumentKey> forget_documents;    // none is missed where there is none
 };
 
 struct Applied {
