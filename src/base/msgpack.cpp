@@ -212,6 +212,8 @@ bool canonical_next(std::string_view bytes, Reader& reader, const Border& border
   return false;
 }
 
+}  // namespace
+
 bool is_canonical(std::string_view bytes, const Border& border) {
   if (bytes.size() > border.max_bytes) return false;
   try {
@@ -221,8 +223,6 @@ bool is_canonical(std::string_view bytes, const Border& border) {
     return false;
   }
 }
-
-}  // namespace
 
 void Writer::nil() { append_byte(out_, 0xc0); }
 void Writer::boolean(bool value) { append_byte(out_, value ? 0xc3 : 0xc2); }

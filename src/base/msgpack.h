@@ -99,6 +99,9 @@ struct Border {
 // the limit. Bytes that are canonical already are copied as they are.
 std::string canonicalise(std::string_view untrusted, const Border& border = {});
 
+// Whether these untrusted bytes are one value in canonical form, within the border.
+bool is_canonical(std::string_view untrusted, const Border& border = {});
+
 // Throws Error(border.code) unless `text` is valid UTF-8; names the offset.
 void check_utf8(std::string_view text, const Border& border = {});
 

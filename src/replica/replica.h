@@ -8,7 +8,7 @@
 //            identity  "self"                {client_id, next, settled, epoch}                  next: the number of the next mutation
 //            queue     20 digits of a place  {seq, scope, name, args, ts, seed, result, ...}    places rise and outlive a new numbering
 //            scope     its name              {cursor, epoch, open, ...}
-//            page      scope and number      a staged page, as it came
+//          (records.h, queue.h have them in full). The pages of a pull that has not ended are staged as documents of "_replica/<scope>".
 //            refused   20 digits of a place  {client_id, seq, scope, name, args, ts, code, message, at}
 // View     confirmed + the replay of what is queued for the scope, in order, skipping what is refused or at or below the `last_seq` of the
 //          scope's last applied pull. It is kept in memory as the documents that the replay touched.
@@ -25,6 +25,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -129,7 +130,7 @@ struct ReplicaStatus {
   bool identified = false;  // it has learned its last_seq since it was opened
 };
 
-// A look at one scope. `confirmed`: without the pending mutations. One thread at a time; keep it short.
+// A look at one scope. `confirmed`: without the pending mutations. One thread at a time; keep it short: `close` waits for its end.
 class ReplicaView {
  public:
   virtual ~ReplicaView() = default;
@@ -137,6 +138,13 @@ class ReplicaView {
   virtual std::int64_t version(std::string_view entity, std::string_view id) = 0;
   virtual std::vector<Row> scan(std::string_view entity, std::string_view prefix, std::int64_t limit) = 0;
   virtual std::vector<Row> find(std::string_view entity, const FindOptions& options) = 0;
+};
+
+// What `mutate` throws when the mutator refuses, or fails: `refusal` has its own code.
+class MutationRefused : public Error {
+ public:
+  MutationRefused(Code code, Refusal why) : Error(code, why.message, why.details), refusal(std::move(why)) {}
+  Refusal refusal;
 };
 
 class Replica {
@@ -150,7 +158,8 @@ class Replica {
 
   // -- scopes
   void join(const std::string& scope);   // nothing if it is joined
-  void leave(const std::string& scope);  // forgets its documents and staging; its unanswered mutations stay. Error(invalid_scope): not joined
+  // Forgets its documents and staging, without `changed` events; its unanswered mutations stay. Error(invalid_scope): not joined.
+  void leave(const std::string& scope);
   [[nodiscard]] std::vector<ScopeState> scopes();
 
   // -- the application's side
@@ -164,6 +173,9 @@ class Replica {
   bool forget_refused(Place place);
   std::unique_ptr<ReplicaView> view(const std::string& scope, bool confirmed);  // Error(invalid_scope): not joined
   std::vector<Event> take_events(std::size_t most = SIZE_MAX);                  // durable ones, in order, each once
+  // Whether `changed` events are gathered; they are, until it says otherwise. Who tells nobody saves the time and the memory: they wait
+  // here until they are taken.
+  void tell_changes(bool wanted);
   [[nodiscard]] ReplicaStatus status();
 
   // -- the driver's side
@@ -180,6 +192,8 @@ class Replica {
 
  private:
   struct State;
+  class Guard;
+  friend class StoreView;
   std::unique_ptr<State> state_;
 };
 
