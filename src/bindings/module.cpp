@@ -20,4 +20,5 @@ PYBIND11_MODULE(_core, module) {
   python::bind_load(module);
   python::bind_upgrades(module);
   python::bind_keeping(module);
+  python::bind_replica(module);
 }

@@ -167,9 +167,11 @@ Outcome PyMutatorHost::call(const Mutation& mutation, Tx& tx) {
   if (result.is_none() || !is_awaitable(result.ptr())) return {};
   if (py::hasattr(result, "close")) result.attr("close")();
   const std::string kind = Py_TYPE(result.ptr())->tp_name;
-  return internal(mutation.name, package_attribute("syncline.errors", "UsageError")(to_str(
-                                     "the mutator returned a " + kind + ", which nobody awaits; write it as a plain function")));
+  return broken(mutation, package_attribute("syncline.errors", "UsageError")(to_str(
+                              "the mutator returned a " + kind + ", which nobody awaits; write it as a plain function")));
 }
+
+Outcome PyMutatorHost::broken(const Mutation& mutation, const py::object& fault) { return internal(mutation.name, fault); }
 
 // What the mutator returned; null where it, or the check of its arguments, raised.
 py::object PyMutatorHost::invoke(PyObject* function, const py::object& name, PyObject* validate, py::object args, Tx& tx) {

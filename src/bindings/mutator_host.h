@@ -1,6 +1,6 @@
 // Runs the application's Python mutators for one push.
 //
-// Owner    the binding of push, for the length of one push; constructed and destroyed with the GIL.
+// Owner    the binding of push, for the length of one push (a replica's, for its life); constructed and destroyed with the GIL.
 // Threads  `run` is called by the engine on the push's thread without the GIL, which it takes.
 #pragma once
 
@@ -24,9 +24,13 @@ class PyMutatorHost : public MutatorHost {
   [[nodiscard]] py::object abort_value() const { return abort_->value(); }
   [[noreturn]] void raise_abort() { throw py::error_already_set(*abort_); }
 
+ protected:
+  // What the mutator raised, or a fault that was found in it, as what it came to.
+  virtual Outcome failed(const Mutation& mutation, py::error_already_set& raised);
+  virtual Outcome broken(const Mutation& mutation, const py::object& fault);
+
  private:
   Outcome call(const Mutation& mutation, Tx& tx);
-  Outcome failed(const Mutation& mutation, py::error_already_set& raised);
   py::object invoke(PyObject* function, const py::object& name, PyObject* validate, py::object args, Tx& tx);
   PyObject* borrow_tx(Tx& tx);
 

@@ -114,5 +114,6 @@ void bind_notes(py::module_& module);
 void bind_load(py::module_& module);
 void bind_upgrades(py::module_& module);
 void bind_keeping(py::module_& module);
+void bind_replica(py::module_& module);
 
 }  // namespace syncline::python
