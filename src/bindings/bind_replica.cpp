@@ -215,9 +215,9 @@ Place mutate(PyReplica& self, py::handle scope, py::handle name, py::handle args
   const std::string called(text(name, "name"));
   std::string packed = encode(args, "args", self.border());
   struct Catch {
-    Catch() { caught().wanted = true; }
+    bool outer = std::exchange(caught().wanted, true);  // a mutator called another replica
     ~Catch() {
-      caught().wanted = false;
+      caught().wanted = outer;
       caught().raised.reset();
     }
   } catching;
