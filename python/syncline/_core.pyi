@@ -826,8 +826,8 @@ class ReplicaStatus:
 
 @final
 class ReplicaView(_Reader):
-    """A replica's scope as it was at one moment. Any thread may use it, one at a time. Close it soon: it holds
-    that moment fast.
+    """A replica's scope as it was at one moment. Any thread may use it, one at a time. Close it soon: it
+    holds that moment fast.
 
     Raises, from every method:
         InvalidRequest: a name is none.

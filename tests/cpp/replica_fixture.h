@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/bytes.h"
 #include "engine/wire.h"
 #include "engine_fixture.h"
 #include "folder.h"
@@ -104,9 +105,9 @@ class Server {
       request.user = user;
       if (page_limit > 0) request.limit = page_limit;
       if (denied.contains({user, request.scope})) throw Error(Code::forbidden, "not yours");
-      std::string out;
+      Bytes out;
       engine->pull_encoded(request, Format::msgpack, out);
-      return {200, std::move(out)};
+      return {200, std::string(out.view())};
     } catch (const Error& error) {
       return {http_status(error.code()), wire::encode_error(Refusal::from(error), Format::msgpack)};
     }

@@ -1,5 +1,5 @@
-"""The replica's core as Python holds it: calls, threads and the GIL, values, errors. What the rules are is tested in
-tests/cpp/replica_test.cpp and by the vectors."""
+"""The replica's core as Python holds it: calls, threads and the GIL, values, errors. What the rules are is
+tested in tests/cpp/replica_test.cpp and by the vectors."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def test_a_mutation_goes_there_and_back(pair: Pair) -> None:
     assert pair.todo("a") == {"title": "milk"}
     assert pair.todo("a", confirmed=True) is None
     (pending,) = pair.replica.pending()
-    assert (pending.name, pending.args, pending.durable) == ("set", {"id": "a", "doc": {"title": "milk"}}, False)
+    assert pending.args == {"id": "a", "doc": {"title": "milk"}}
+    assert (pending.name, pending.durable) == ("set", False)
     pair.sync()
     assert pair.todo("a", confirmed=True) == {"title": "milk"}
     with pair.engine.read(SCOPE) as view:
@@ -107,7 +108,7 @@ def test_a_mutation_goes_there_and_back(pair: Pair) -> None:
     status = pair.replica.status()
     assert (status.pending, status.identified, status.pulled) == (0, True, 1)
     (scope,) = pair.replica.scopes()
-    assert scope.loaded and scope.open and scope.cursor == 1 and scope.epoch == pair.engine.epoch
+    assert (scope.loaded, scope.open, scope.cursor, scope.epoch) == (True, True, 1, pair.engine.epoch)
 
 
 def test_events_have_both_documents(pair: Pair) -> None:
@@ -194,7 +195,7 @@ def test_clock_and_entropy_may_be_the_callers(tmp_path: Path) -> None:
         replica.close()
 
 
-# ------------------------------------------------------------------------------------------------------------ errors
+# ---------------------------------------------------------------------------------------------------- errors
 
 
 def test_what_a_mutator_raises_reaches_the_caller_and_queues_nothing(pair: Pair) -> None:
@@ -259,7 +260,7 @@ def test_the_servers_limits_hold_when_a_mutation_is_made(pair: Pair) -> None:
     assert pair.replica.pending() == []
 
 
-# ------------------------------------------------------------------------------------------------- threads and the GIL
+# --------------------------------------------------------------------------------------- threads and the GIL
 
 
 def test_a_mutator_that_calls_its_own_replica_gets_an_error(tmp_path: Path) -> None:
@@ -392,7 +393,8 @@ def test_python_runs_while_the_core_waits_for_a_mutator(tmp_path: Path) -> None:
     leave.set()
     first.join(30)
     second.join(30)
-    assert not first.is_alive() and not second.is_alive()
+    assert not first.is_alive()
+    assert not second.is_alive()
     replica.close()
 
 
