@@ -1,5 +1,5 @@
-"""The rules of a replica as schedules in tests/vectors/replica (README.md there says how they read), played by
-the core. The JavaScript client plays the same ones."""
+"""The rules of a replica as schedules in tests/vectors/replica (README.md there says how they read), played
+by the core. The JavaScript client plays the same ones."""
 
 from __future__ import annotations
 
