@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -23,7 +24,9 @@ import json
 import logging
 import random
 import signal
+import sys
 import threading
+import time
 import types
 import urllib.parse
 import weakref
@@ -76,8 +79,10 @@ _AT_ONCE = 256
 # Seconds that a closed connection has to take its last frames, before it is dropped.
 _CLOSE_GRACE = 5.0
 
-# Seconds for which a server that is told to stop is held back, at most, until the goodbyes are out.
+# Seconds for which a server that is told to stop is held back until the goodbyes are out: at most, and where
+# threads of its own write them.
 _FAREWELL = 2.0
+_FAREWELL_OF_THREADS = 0.05
 
 # Bytes that may wait in a connection's transport, where that can be said, before pokes of a scope become one.
 _BUFFERED = 8 << 10
@@ -746,6 +751,29 @@ class Live:
         if said:
             await asyncio.wait(said, timeout=_FAREWELL)
 
+    def goodbye_to_threads(self) -> None:
+        """`close` from within a signal handler of granian's, whose `send` begins when it is called, on
+        threads. The handler may have come between any two steps of a hub of this thread, and takes part in
+        none."""
+        self._closed = True
+        last = (
+            _frame(type="goodbye", retry_after=self.settings.retry_after),
+            {"type": "websocket.close", "code": _CLOSE_RESTART, "reason": "goodbye"},
+        )
+        begun: list[object] = []  # what is forgotten may be cancelled
+        for hub in self._all():
+            for connection in list(hub.connections):
+                if connection.ended_at is None:
+                    connection.ended_at = hub.loop.time()
+                    for message in last:
+                        sending = connection.send(message)
+                        begun.append(sending)
+                        if isinstance(sending, Coroutine):  # a middleware's, around it
+                            with contextlib.suppress(StopIteration, Exception):
+                                sending.send(None)
+        if begun:
+            time.sleep(_FAREWELL_OF_THREADS)
+
     def _all(self) -> list[_Hub]:
         with self._lock:
             return list(self._hubs.values())
@@ -832,7 +860,7 @@ class Live:
         try:
             await send({"type": "websocket.accept"})
             connection.transport = _transport_of(send)
-            _hold_back_the_servers_end(self)
+            _precede_the_server(self)
             if self._closed:
                 self.say_goodbye(connection)
             await self._read(connection, receive)
@@ -1038,10 +1066,15 @@ def _same_host(origin: str, host: str) -> bool:
 
 # ------------------------------------------------------------------------------------------- the server's end
 
-# uvicorn, told to stop, closes every WebSocket before it tells the application (with ASGI's lifespan, and
-# not at all where this one is mounted in another). So that clients hear the goodbye, its signal handlers are
-# preceded by ours, which says it and lets uvicorn go on. Other servers' are left alone.
+# Servers that are told to stop close, or drop, every WebSocket before they tell the application (with ASGI's
+# lifespan, and not at all where this one is mounted in another). So that clients hear the goodbye, the
+# server's signal handlers are preceded by one of ours:
+# - uvicorn's, a Python function, is called when the goodbyes are out;
+# - a loop's own (`loop.add_signal_handler`, as Hypercorn and granian use it) is run by the loop, whatever
+#   ours does; so the goodbyes are put before it, or sent at once, as granian then drops every connection.
+# Other handlers are left alone.
 _lives: weakref.WeakSet[Live] = weakref.WeakSet()
+_OF_LOOPS = ("asyncio.unix_events", "uvloop.loop")
 
 
 class _Farewell:
@@ -1055,12 +1088,19 @@ class _Farewell:
         loops = [hub.loop for live in _lives for hub in live._all()]
         if self._tasks or not loops:  # the second time it is urgent
             self._server(number, frame)
-            return
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            loop = loops[0]
-        loop.call_soon_threadsafe(self._begin, loop, number)
+        elif getattr(self._server, "__module__", None) in _OF_LOOPS:
+            for live in list(_lives):
+                if "granian" in sys.modules:
+                    live.goodbye_to_threads()
+                else:
+                    live.close()
+            self._server(number, frame)
+        else:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                loop = loops[0]
+            loop.call_soon_threadsafe(self._begin, loop, number)
 
     def _begin(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
         self._tasks.append(loop.create_task(self._say(number)))
@@ -1072,12 +1112,15 @@ class _Farewell:
             self._server(number, None)
 
 
-def _hold_back_the_servers_end(live: Live) -> None:
+def _precede_the_server(live: Live) -> None:
     _lives.add(live)
     if threading.current_thread() is not threading.main_thread():
         return
     for number in (signal.SIGINT, signal.SIGTERM):
         handler = signal.getsignal(number)
-        # A method of uvicorn's Server, or of one that was made from it.
-        if callable(handler) and hasattr(getattr(handler, "__self__", None), "should_exit"):
+        if not callable(handler) or isinstance(handler, _Farewell):
+            continue
+        # A method of uvicorn's Server, or of one that was made from it; or what stands for a loop's own.
+        of_uvicorn = hasattr(getattr(handler, "__self__", None), "should_exit")
+        if of_uvicorn or getattr(handler, "__module__", None) in _OF_LOOPS:
             signal.signal(number, _Farewell(handler))
