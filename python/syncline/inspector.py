@@ -340,12 +340,14 @@ class ScopeDetail:
 def _scope(engine: Engine, args: ScopeOf) -> ScopeDetail:
     """A scope with its entities, and how many documents each has."""
     entities, exact = engine._native.contents(args.scope, _COUNT)
-    found = next((one for one in engine.scopes() if one.name == args.scope), None)
-    if found is None:
+    # Of any document of it, whether it is there or not: without a walk over all scopes.
+    found = _core.find_out(engine._native, args.scope, "_", "_", None)
+    if not found["scope_known"]:
         raise NotFound(f"nothing was ever written to a scope {args.scope!r}")
     rows = [EntityRow(*one) for one in itertools.islice(entities.items(), _MOST_ROWS)]
     exact = exact and len(entities) <= _MOST_ROWS
-    return ScopeDetail(found.name, found.head, found.floor, found.log_floor, rows, exact)
+    head = engine.cursor(args.scope)
+    return ScopeDetail(args.scope, head, found["floor"], found["log_floor"], rows, exact)
 
 
 @dataclasses.dataclass(frozen=True)

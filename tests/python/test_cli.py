@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -76,6 +77,33 @@ def test_serve_with_hooks(folder: Path) -> None:
 def test_serve_open_to_all_when_it_is_said(folder: Path) -> None:
     with serving(folder, "notes:engine", "--open") as url, syncline.connect(url) as anyone:
         assert anyone.push([NOTE])[0].ok
+
+
+def test_serve_the_inspector_for_operators_or_for_everybody(folder: Path) -> None:
+    import urllib.error
+    import urllib.request
+
+    def pulse(url: str, token: str = "") -> str:
+        headers = {
+            "Content-Type": "application/json",
+            **({"Authorization": f"Bearer {token}"} if token else {}),
+        }
+        request = urllib.request.Request(f"{url}/inspect/pulse", b"{}", headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return str(json.load(answer)["user"])
+        except urllib.error.HTTPError as refused:
+            return str(refused.code)
+
+    with serving(folder, "notes:engine", "--open") as url:
+        assert pulse(url) == "404"
+    with serving(folder, "notes:engine", "--open", "--inspect") as url:
+        assert pulse(url) == "anonymous"
+    operators = ("--token-file", "tokens", "--operator", "ada")
+    with serving(folder, "notes:engine", *operators) as url:
+        assert pulse(url, "t0ken") == "404"
+    with serving(folder, "notes:engine", *operators, "--inspect") as url:
+        assert [pulse(url, "t0ken"), pulse(url, "other"), pulse(url)] == ["ada", "403", "401"]
 
 
 def test_serve_an_application_as_it_is(folder: Path) -> None:

@@ -206,7 +206,11 @@ def test_scopes_have_their_heads_floors_and_documents(engine: syncline.Engine, d
     second = ask("scopes", limit=2, after=first["next"]).body
     assert [one["scope"] for one in second["rows"]] == ["list:2", "list:3"]
     assert [one["scope"] for one in ask("scopes", contains=":3").body["rows"]] == ["list:3"]
+    for known in engine.scopes():
+        one = ask("scope", scope=known.name).body
+        assert (one["head"], one["floor"], one["log_floor"]) == (known.head, known.floor, known.log_floor)
     assert ask("scope", scope="list:3").body["entities"] == [{"entity": "note", "documents": 2}]
+    assert ask("scope", scope="list:9").status == 404
 
 
 def test_a_count_says_when_it_stopped(engine: syncline.Engine, door: Door) -> None:

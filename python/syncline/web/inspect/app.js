@@ -244,7 +244,8 @@ const fields = { scope: byId("go-scope"), entity: byId("go-entity"), id: byId("g
 
 function goTo() {
   const { parameters } = route();
-  for (const [name, input] of Object.entries(fields)) input.value = parameters.get(name) ?? "";
+  const named = parameters.has("scope");
+  for (const [name, input] of Object.entries(fields)) input.value = (named && parameters.get(name)) || "";
   goDialog.showModal();
   fields.scope.select();
   suggest("scope");
@@ -286,7 +287,7 @@ for (const button of document.querySelectorAll("dialog [data-close]")) {
 
 addEventListener("keydown", (event) => {
   if (event.altKey || event.ctrlKey || event.metaKey || event.defaultPrevented) return;
-  if (document.querySelector("dialog[open]") || event.target.closest("input, textarea, select")) return;
+  if (document.querySelector("dialog[open]") || event.target.closest("input:not([type=range])")) return;
   const digit = VIEWS[Number(event.key) - 1];
   if (digit) location.hash = address(digit[0]);
   else if (event.key === "/") goTo();

@@ -27,7 +27,7 @@ export function documentView(app, parameters) {
   const moment = h("p", { class: "moment", "aria-live": "polite" });
   const state = h("div", { class: "state" });
   const history = h("div");
-  const words = h("p", { class: "note" });
+  const explained = h("p", { class: "note" });
   const badge = h("span", { class: "badge" });
 
   const position = () => at ?? head;
@@ -115,12 +115,15 @@ export function documentView(app, parameters) {
     if (number !== asked) return;
     const version = versionAt(cursor);
     state.dataset.cursor = String(answer.cursor);
-    const where = at === null ? `Now, at cursor ${cursor}` : `At cursor ${cursor}`;
-    moment.replaceChildren(
-      where,
+    // Told to who listens: so without what changes each second, and only when it changed.
+    const words = h(
+      "span",
+      {},
+      at === null ? "Now" : `At cursor ${cursor}`,
       answer.version === 0 ? ": there is no such document." : `: version ${digits(answer.version)}`,
-      ...(version && answer.version !== 0 ? [", since ", time(version.ts), " by ", author(version), " through ", mutation(version)] : []),
+      version && answer.version !== 0 ? [", since ", time(version.ts), " by ", author(version), " through ", mutation(version)] : null,
     );
+    if (words.textContent !== moment.textContent) moment.replaceChildren(words);
     if (answer.fields === null) {
       state.replaceChildren(nothing(version?.op === "delete" ? "It was deleted." : "It was not there."));
       return;
@@ -143,7 +146,7 @@ export function documentView(app, parameters) {
     slider.min = String(Math.max(0, Math.min(Math.max(told.begins, least), head)));
     badge.textContent = told.state === "live" ? `version ${digits(told.version)}` : told.state;
     badge.className = `badge ${told.state}`;
-    words.textContent = told.words;
+    explained.textContent = told.words;
     const rows = told.versions.map((one) =>
       row(
         VERSIONS,
@@ -199,7 +202,7 @@ export function documentView(app, parameters) {
         badge,
         link("log", key, { class: "button" }, "Its log"),
       ),
-      words,
+      explained,
       h(
         "div",
         { class: "travel", role: "group", "aria-label": "The document at a cursor" },
@@ -230,9 +233,11 @@ export function documentView(app, parameters) {
           return;
         }
         const fresh = await ask("log", { ...key, since, limit: 1 }, app.signal);
-        if (fresh.rows.length > 0 || fresh.through < head) await load();
-        else place();
-        if (at === null) await look();
+        if (fresh.rows.length === 0 && fresh.through >= head) place();
+        else {
+          await load();
+          if (at === null) await look();
+        }
       } finally {
         busy = false;
       }

@@ -72,8 +72,8 @@ export function letterView(app, parameters) {
     app.say(`Letter ${id} is discarded.`);
     location.hash = "#/letters";
   };
+  let may = []; // which commands the admin hook allows
   const buttons = () => {
-    const may = app.latest?.may ?? [];
     if (may.length === 0) return h("p", { class: "faint" }, "Retrying and discarding is for whom the admin hook allows it.");
     // The second press within the same button discards: what is gone cannot be brought back.
     const sure = h("button", { type: "button", class: "danger", hidden: true, on: { click: () => app.run(discard), blur: () => ask_(false) } }, "Discard for good");
@@ -119,6 +119,9 @@ export function letterView(app, parameters) {
   return {
     title: `Dead letter ${id}`,
     element: h("section", {}, heading(h("span", {}, h("span", { class: "crumb" }, link("letters", {}, {}, "Dead letters"), " › "), `Letter ${id}`)), outcome, holder),
-    begin: load,
+    begin: async () => {
+      ({ may } = app.latest ?? (await ask("pulse", {}, app.signal)));
+      await load();
+    },
   };
 }

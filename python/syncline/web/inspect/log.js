@@ -77,8 +77,9 @@ class Lines {
           this.after = Number(this.body.lastElementChild.querySelector("[data-row]").textContent);
           this.body.lastElementChild.remove();
         }
+        // So much came that none of what is shown would stay.
+        if (head - this.through > this.window) break;
       }
-      // So much came that it is better to look at its end.
       if (this.through < head) await this.begin();
       this.settle();
       return grown;
