@@ -231,6 +231,55 @@ async def test_what_is_no_frame_ends_the_connection(engine: syncline.Engine, fra
             await another.auth()
 
 
+GOLDEN = json.loads((Path(__file__).parents[1] / "vectors" / "live.json").read_text())
+
+
+def made_alike(frame: dict[str, Any], engine: syncline.Engine) -> dict[str, Any]:
+    if "message" in frame:
+        frame["message"] = "a sentence for people"
+    if frame.get("epoch") == engine.epoch:
+        frame["epoch"] = "epoch-0000000001"
+    return frame
+
+
+@pytest.mark.parametrize(
+    "conversation", GOLDEN["conversations"], ids=[one["say"] for one in GOLDEN["conversations"]]
+)
+async def test_the_server_says_what_the_golden_conversations_have(
+    engine: syncline.Engine, conversation: dict[str, Any]
+) -> None:
+    revoked: set[str] = set()
+
+    @sync_http.quick
+    def may(user: str, action: sync_http.Action, scope: str) -> bool:
+        return not scope.startswith("secret") and scope not in revoked
+
+    steps = list(conversation["steps"])
+    headers = steps.pop(0)["headers"] if "headers" in steps[0] else {}
+    settings = Settings(**GOLDEN["settings"])
+    app = syncline.asgi(engine, authenticate=by_token, authorize=may, live=settings)
+    with served_asgi(app) as url:
+        async with connected(url, additional_headers=headers) as client:
+            for step in steps:
+                ((what, value),) = step.items()
+                if what == "client":
+                    await client.send(**value)
+                elif what == "server":
+                    assert made_alike(await client.hear(), engine) == value
+                elif what == "text":
+                    await client.socket.send(value)
+                elif what == "commit":
+                    await asyncio.to_thread(write, engine, value)
+                elif what == "revoke":
+                    revoked.add(value)
+                    app.live.recheck()
+                elif what == "stop":
+                    app.live.close()
+                else:
+                    assert what == "close"
+                    assert await client.closed() == (value, [])
+
+
 # ---------------------------------------------------------------------------------------------- who is asking
 
 
