@@ -507,6 +507,7 @@ class _Hub:
         self.loop = loop
         self.connections: dict[_Connection, None] = {}
         self.channels: dict[str, _Channel] = {}
+        self.rechecks = 0  # how often somebody asked for one
         self.sent = 0
         self._coalesced = 0
         self._ready: collections.deque[_Connection] = collections.deque()
@@ -650,6 +651,7 @@ class _Hub:
             self._check_those_due()
 
     def recheck(self, user: str | None) -> None:
+        self.rechecks += 1
         for connection in self.connections:
             if user is None or connection.user == user:
                 connection.check_at = 0.0
@@ -658,6 +660,10 @@ class _Hub:
     def next_check(self) -> float:
         every = self.live.settings.recheck
         return float("inf") if every is None else self.loop.time() + every * random.uniform(0.9, 1.1)
+
+    def recheck_one(self, connection: _Connection) -> None:
+        connection.check_at = 0.0
+        self._check_those_due()
 
     def _check_those_due(self) -> None:
         # One that runs takes those that became due meanwhile too.
@@ -881,6 +887,8 @@ class Live:
                 return
             if connection.ended_at is not None:
                 continue
+            hub = connection.hub
+            rechecks = hub.rechecks
             try:
                 if not connection.hear():
                     rate = self.settings.frames_per_second
@@ -890,9 +898,12 @@ class Live:
                 await self._take(connection, _parse(message, self.settings.frame_bytes))
             except Exception as error:
                 self._fail(connection, error)
+            if rechecks != hub.rechecks:
+                # What a hook has just allowed may have been taken away before it was noted here.
+                hub.recheck_one(connection)
             # Its next frame is read when it took the answers to this one.
             await connection.all_sent()
-            connection.hub.count()
+            hub.count()
 
     def _fail(self, connection: _Connection, error: Exception) -> None:
         if self._closed:  # that the engine is closed is no news to it

@@ -822,6 +822,27 @@ async def test_a_permission_that_is_taken_away_ends_the_subscription(
             assert engine.stats().live.subscriptions == 1
 
 
+async def test_a_permission_taken_away_while_it_is_asked_about_is_noticed(engine: syncline.Engine) -> None:
+    asked: list[str] = []
+
+    def may(user: str, action: str, scope: str) -> bool:
+        asked.append(scope)
+        if len(asked) > 1:
+            return False
+        # It was read, and now, before the answer is known, it is taken away.
+        app.live.recheck(user)
+        (hub,) = app.live._all()
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), hub.loop).result(PATIENCE)
+        return True
+
+    app = syncline.asgi(engine, authenticate=by_token, authorize=may, live=Settings(recheck=None))
+    with served_asgi(app) as url:
+        async with connected(url) as client:
+            await client.auth()
+            await client.send(type="subscribe", scopes=["list:1"])
+            assert await client.hear_a("revoked") == {"type": "revoked", "scope": "list:1"}
+
+
 async def test_who_is_no_longer_known_is_closed(engine: syncline.Engine) -> None:
     permissions = Permissions()
     app = syncline.asgi(engine, **permissions.hooks, live=Settings(recheck=None))
