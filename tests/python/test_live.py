@@ -938,13 +938,16 @@ mounted.mount("/api", own)
 
 
 @contextlib.contextmanager
-def running(folder: Path, *command: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def running(
+    folder: Path, *command: str, files: int | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     (folder / "live_app.py").write_text(APPLICATION)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
+    shell = ["bash", "-c", f'ulimit -Sn {files}; exec "$@"', "bash"] if files else []
     process = subprocess.Popen(
-        [sys.executable, "-m", *command, "--port", str(port)],
+        [*shell, sys.executable, "-m", *command, "--port", str(port)],
         cwd=folder,
         env=environment,
         stdout=subprocess.DEVNULL,
@@ -994,6 +997,15 @@ async def test_a_server_that_is_stopped_says_goodbye_first(
             for one in (client, other):
                 assert await one.closed() == (1012, [{"type": "goodbye", "retry_after": 1.0}])
         await asyncio.to_thread(process.wait, PATIENCE)
+
+
+async def test_serve_takes_more_clients_than_the_usual_limit_of_open_files(tmp_path: Path) -> None:
+    command = ("syncline.cli", "serve", "live_app:engine", "--open")
+    with running(tmp_path, *command, files=64) as (_, url):
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(connected(url)) for _ in range(100)]
+            for client in clients:
+                await client.auth()
 
 
 async def test_granian_serves_it_too(tmp_path: Path) -> None:

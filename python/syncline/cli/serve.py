@@ -9,6 +9,7 @@ import inspect
 import ipaddress
 import os
 import platform
+import resource
 import signal
 import socket
 import sys
@@ -31,6 +32,7 @@ __all__ = ["add_to", "listen", "read_tokens"]
 
 _GRACE = 10  # seconds that running requests get when the server is told to stop
 _KEEP_ALIVE = 65  # seconds; longer than the pauses of a client that polls once a minute
+_OPEN_FILES = 65_536
 _MAX_MESSAGE = 16 << 20  # bytes, of the WebSockets of an application of somebody's own; uvicorn's default
 
 
@@ -176,6 +178,15 @@ def _exit_cleanly(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
 
 
+def _allow_many_connections() -> None:
+    """Each client of the live channel is an open file, and the usual limit of 1,024 is too low for many; a
+    process may raise its own up to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def listen(
     app: Any, own: bool, host: str, port: int, access_log: bool, announce: Callable[[str], None]
 ) -> None:
@@ -206,6 +217,7 @@ def listen(
         server_header=False,
         proxy_headers=False,
     )
+    _allow_many_connections()
     # uvicorn stops gracefully and then repeats the signal, which is to end this process with 0.
     signal.signal(signal.SIGTERM, _exit_cleanly)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
