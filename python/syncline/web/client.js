@@ -793,6 +793,7 @@ class Tx extends Reader {
   #layers;
   #draft = new Map();
   #scope;
+  #seed;
   #draw;
   #random;
   #now;
@@ -803,8 +804,12 @@ class Tx extends Reader {
     this.#core = core;
     this.#layers = [...layers, this.#draft];
     this.#scope = entry.scope;
-    this.#draw = draws(entry.seed);
+    this.#seed = entry.seed;
     this.#now = entry.ts;
+  }
+
+  #draws() {
+    return (this.#draw ??= draws(this.#seed)); // most mutators draw nothing
   }
 
   #live(entity, id) {
@@ -835,13 +840,13 @@ class Tx extends Reader {
   /** A UUIDv7 that derives from the mutation: run again, here or on the server, it is the same one. */
   uuid() {
     this.#live("any");
-    return uuid7(Instant.parse(this.#now).microseconds, this.#draw());
+    return uuid7(Instant.parse(this.#now).microseconds, this.#draws()());
   }
 
   /** Derives from the mutation's seed: run again, it draws the same numbers. */
   get random() {
     this.#live("any");
-    return (this.#random ??= new TxRandom(this.#draw));
+    return (this.#random ??= new TxRandom(this.#draws()));
   }
 
   _body(entity, id) {
@@ -913,7 +918,10 @@ function layerOf(map, entity) {
   return layer;
 }
 
-const tsText = (microseconds) => instantText(Instant.of(microseconds));
+const tsText = (microseconds) => {
+  const milliseconds = Math.floor(microseconds / 1000);
+  return new Date(milliseconds).toISOString().slice(0, -1) + String(microseconds - milliseconds * 1000).padStart(3, "0") + "Z";
+};
 
 /**
  * The machine. It says what to send (`nextPush`, `nextPull`) and is told what came back (`answer`, `lost`); whoever drives
@@ -947,6 +955,8 @@ export class Core {
     this.newId = id;
     this.firstId = clientId;
     this.requests = 0;
+    this.keys = `${entropy().toString(36)}.`; // with a number behind it, a mutation's name in all tabs
+    this.made = 0;
     this.counts = { rebases: 0, replayed: 0, pulled: 0 };
     this.running = false;
     this.#reset();
@@ -1298,7 +1308,7 @@ export class Core {
     }
     const entry = {
       place: queued ? this.meta.place : null,
-      key: `${this.bits().toString(36)}${this.bits().toString(36)}`,
+      key: `${this.keys}${++this.made}`,
       seq: queued ? this.meta.next : null,
       scope,
       name,
