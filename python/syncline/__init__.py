@@ -67,6 +67,16 @@ from .history import ABSENT, Absent, Explanation
 from .load import Loaded
 from .mutators import Mutators
 from .remote import Remote, connect
+from .replica import (
+    DocumentChange,
+    Pending,
+    Refused,
+    Replica,
+    ReplicaReads,
+    ReplicaStatus,
+    ReplicaSubscription,
+    ScopeStatus,
+)
 from .retention import Compaction, Erased, Position, Retention, Upkeep
 from .upgrades import UpgradeInfo, Upgrades
 from .verify import Checked, Problem, Repair, Report, repair
@@ -88,6 +98,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetters",
     "DiskFull",
+    "DocumentChange",
     "Engine",
     "EpochMismatch",
     "Erased",
@@ -115,6 +126,7 @@ __all__ = [
     "NewerSchema",
     "NotFound",
     "Past",
+    "Pending",
     "Poke",
     "Position",
     "Problem",
@@ -122,15 +134,21 @@ __all__ = [
     "PushResult",
     "RateLimited",
     "ReadOnly",
+    "Refused",
     "Rejected",
     "Remote",
     "Repair",
+    "Replica",
+    "ReplicaReads",
+    "ReplicaStatus",
+    "ReplicaSubscription",
     "Report",
     "Result",
     "ResultError",
     "ResultExpired",
     "Retention",
     "Retry",
+    "ScopeStatus",
     "SequenceGap",
     "SequenceReused",
     "Snapshot",

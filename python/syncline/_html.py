@@ -17,6 +17,7 @@ from .history import ABSENT
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .replica import Replica
 
 __all__: list[str] = []
 
@@ -217,3 +218,44 @@ def snapshot(self: _core.Snapshot) -> str:
     rows = [[_text(entity), f"{len(documents):,}"] for entity, documents in self.data.items()]
     title = f"Snapshot at cursor {self.cursor:,}"
     return _frame(title, _table(("entity", "documents"), rows[:_SHOWN], len(rows) - _SHOWN))
+
+
+def replica(self: Replica) -> str:
+    title = f"Replica {_text(self._path)}"
+    if self._driver.ended:
+        return _frame(title, "closed")
+    status = self.status
+    told = status.state + (f" ({status.reason})" if status.reason else "")
+    pokes = status.pokes + (f" ({status.pokes_reason})" if status.pokes_reason else "")
+    facts = [
+        ("state", _text(told, 200)),
+        ("server", _text(self.url)),
+        ("hears by", _text(pokes, 200)),
+        ("pending", f"{status.pending:,}, of which {status.unsent:,} without an answer"),
+        ("refused", f"{status.refused:,}"),
+    ]
+    if status.disk:
+        facts.append(("disk", _text(status.disk, 200)))
+    scopes = [
+        [
+            _text(one.name),
+            f"{one.cursor:,}",
+            "forbidden" if not one.readable else "yes" if one.loaded else "not yet",
+        ]
+        for one in status.scopes[:_SHOWN]
+    ]
+    body = _facts(facts) + _table(("scope", "cursor", "loaded"), scopes, len(status.scopes) - _SHOWN)
+    pending = [
+        [f"{one.place:,}", _text(one.name), _text(one.scope), _value(one.args)]
+        for one in self._first_pending(_SHOWN)
+    ]
+    if pending:
+        body += _table(("pending", "mutation", "scope", "arguments"), pending, status.pending - len(pending))
+    refused = [
+        [f"{one.place:,}", _text(one.name), _text(one.code), _text(one.message, 200)]
+        for one in self.refused[-_LATEST:]
+    ]
+    if refused:
+        heads = ("refused", "mutation", "code", "message")
+        body += _table(heads, refused, status.refused - len(refused))
+    return _frame(title, body)
