@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pandas
 import syncline
-from syncline import explore
+from syncline import explore, testing
 from typing_extensions import assert_type
 
 
@@ -94,3 +94,37 @@ def use_feeds(engine: syncline.Engine) -> None:
 async def use_feeds_async(engine: syncline.Engine) -> None:
     async for commit in engine.feed("index", start=5, follow=False):
         assert_type(commit.scopes, tuple[str, ...])
+
+
+def use_replica(replica: syncline.Replica) -> None:
+    assert_type(replica.mutate("todo/create", {"id": "1"}), syncline.Pending)
+    assert_type(replica.get("todo", "1"), dict[str, Any] | None)
+    assert_type(replica.list("todo"), dict[str, dict[str, Any]])
+    assert_type(replica.confirmed.find("todo", {"done": False}, sort="-id"), list[tuple[str, dict[str, Any]]])
+    assert_type(replica.pending, list[syncline.Pending])
+    assert_type(replica.refused[0].error, syncline.Error)
+    assert_type(replica.scopes, list[str])
+    assert_type(replica.state, Literal["offline", "connecting", "syncing", "live", "stopped"])
+    assert_type(replica.status, syncline.ReplicaStatus)
+    replica.wait_for("life")  # type: ignore[arg-type]
+    for changes in replica.subscribe(entity="todo"):
+        assert_type(changes, list[syncline.DocumentChange])
+        assert_type(changes[0].kind, Literal["added", "modified", "removed"])
+        assert_type(changes[0].old, dict[str, Any] | None)
+
+
+async def use_replica_async(replica: syncline.Replica) -> None:
+    async with replica as same:
+        assert_type(same, syncline.Replica)
+        await same.mutate("todo/create")
+        await same.sync_async(timeout=5)
+        async for changes in same.subscribe():
+            assert_type(changes, list[syncline.DocumentChange])
+
+
+def use_kit() -> None:
+    with testing.World(mutators, seed=1, replicas=2) as world:
+        assert_type(world.replicas, list[testing.SimReplica])
+        assert_type(world.server, syncline.Engine)
+        assert_type(world.replicas[0].mutate("todo/create", {"id": "1"}), int)
+    assert_type(testing.check_determinism(mutators, [("todo/create", {}), testing.Call("x")]), int)
