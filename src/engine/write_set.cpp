@@ -61,6 +61,17 @@ WriteSet::Lower::iterator WriteSet::load(std::string_view key, std::string_view 
   return lower_.emplace(std::string(key), std::move(entry)).first;
 }
 
+WriteSet::Lower::iterator WriteSet::enter(std::string_view key, std::string_view scope, std::string_view entity, std::string_view id) {
+  if (const auto found = lower_.find(key); found != lower_.end()) return found;
+  Entry entry;
+  switch (tx_.claim({scope, entity, id}, head_ + 1)) {
+    case Claim::made: entry.claimed = head_ + 1; break;
+    case Claim::free: break;
+    case Claim::taken: return load(key, scope, entity, id);
+  }
+  return lower_.emplace(std::string(key), std::move(entry)).first;
+}
+
 std::optional<Seen> WriteSet::get(std::string_view scope, std::string_view entity, std::string_view id) {
   const std::string& wanted = key(scope, entity, id);
   const auto lower = load(wanted, scope, entity, id);
@@ -168,8 +179,9 @@ std::vector<ChangeNote> WriteSet::merge(const Origin& origin, Cursor& cursor) {
   Cursor first = 0;
   for (const Upper::iterator& written : upper_order_) {
     const auto [scope, entity, id] = split_key(written->first);
-    Entry& entry = load(written->first, scope, entity, id)->second;
     Draft& draft = written->second;
+    // A document that is written and was not looked at is mostly new; then the cursor it claims is the one it takes below.
+    Entry& entry = (draft.live ? enter(written->first, scope, entity, id) : load(written->first, scope, entity, id))->second;
     if (!entry.live && !draft.live) continue;
 
     Line line;
@@ -299,7 +311,8 @@ void WriteSet::flush(std::int64_t keep_unsettled_results) {
                                .created_at = entry.created_at,
                                .updated_at = entry.updated_at,
                                .body = entry.live ? std::string_view(entry.body) : std::string_view(),
-                               .deleted = !entry.live});
+                               .deleted = !entry.live,
+                               .claimed = entry.claimed});
   }
   // In cursor order each scope's rows are appended where its last ones lie.
   std::ranges::sort(batch.documents, {}, &PutDocument::cursor);

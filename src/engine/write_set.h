@@ -80,6 +80,7 @@ class WriteSet final : public Workspace {
  private:
   struct Entry {                // lower level: the document as the group has left it
     Cursor row = 0;             // the cursor of its row in the store; 0: it has none
+    Cursor claimed = 0;         // the cursor that its key was put in place with, ahead of its row
     Cursor cursor = 0, created = 0;
     std::int64_t version = 0, created_at = 0, updated_at = 0;
     std::string body;
@@ -98,6 +99,8 @@ class WriteSet final : public Workspace {
   using Upper = std::map<std::string, Draft, std::less<>>;
 
   const std::string& key(std::string_view scope, std::string_view entity, std::string_view id);
+  // As `load`, of a document that is about to be written.
+  Lower::iterator enter(std::string_view key, std::string_view scope, std::string_view entity, std::string_view id);
   Lower::iterator load(std::string_view key, std::string_view scope, std::string_view entity, std::string_view id);
   [[nodiscard]] bool outdated(std::string_view entity, Cursor cursor) const {
     return upgrader_ != nullptr && upgrader_->applies(entity, cursor);

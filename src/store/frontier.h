@@ -2,7 +2,7 @@
 //
 // What     For (scope, entity) an upper bound of the ids in `keys`. Time-ordered ids, which tx.uuid() makes, are beyond it each time: a
 //          creation then costs a comparison instead of a walk through the index (6,400 instructions of a push's 73,000). The
-//          bound may be too high, after a removal or a rollback; it is never too low, for there is one writer.
+//          bound may be too high, after a removal; it is never too low, for there is one writer.
 // Owner    the writer's session. Bounded.
 // Threads  its connection's.
 #pragma once
@@ -32,7 +32,8 @@ class Frontier {
     const auto at = bounds_.find({scope, entity});
     if (at != bounds_.end() && id > at->second) at->second = id;
   }
-  void forgotten() noexcept { bounds_.clear(); }  // much has gone: lower bounds may do
+  // Much has gone, so lower bounds may do; or what had gone is there again.
+  void forgotten() noexcept { bounds_.clear(); }
 
  private:
   static constexpr std::size_t kMost = 16384;  // of up to 255 bytes each

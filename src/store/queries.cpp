@@ -91,6 +91,7 @@ const char* text_of(Query query) noexcept {
       return "INSERT INTO documents (place, entity, id, version, created_at, updated_at, created, body)"
              " SELECT a, b, c, d, e, f, g, h FROM incoming";
     case Query::add_keys: return "INSERT INTO keys (scope, entity, id, cursor) SELECT a, b, c, d FROM incoming";
+    case Query::claim_key: return "INSERT INTO keys (scope, entity, id, cursor) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
     case Query::move_key: return "UPDATE keys SET cursor = ?4 WHERE scope = ?1 AND entity = ?2 AND id = ?3";
     case Query::remove_key: return "DELETE FROM keys WHERE scope = ?1 AND entity = ?2 AND id = ?3";
     case Query::remove_rows: return "DELETE FROM documents WHERE place > ?1 AND place <= ?2";

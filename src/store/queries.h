@@ -57,6 +57,7 @@ enum class Query : std::uint8_t {
   remove_row,
   add_rows,
   add_keys,
+  claim_key,
   move_key,
   remove_key,
   remove_rows,

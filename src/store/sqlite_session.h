@@ -40,6 +40,9 @@ class Session {
     if (wanted) wanted->rest();
   }
 
+  // Whether the id lies above every id there is, where that is known: then nothing is there.
+  bool beyond(std::int64_t scope, std::int64_t entity, std::string_view id);
+
   Cursor head();
   void documents(std::span<const DocumentKey> keys, const VisitFound& visit);
   void scan(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
@@ -78,7 +81,6 @@ class Session {
     std::string scratch;
   };
   bool looking_up_ = false;
-  bool beyond(std::int64_t scope, std::int64_t entity, std::string_view id);  // of every id there is: then nothing is there
   template <class Find>
   void find_each(std::span<const DocumentKey> keys, const VisitFound& visit, Find find);
   void read_row(Statement& row, EntityMemo& memo, DocumentView& into);

@@ -174,8 +174,13 @@ class SqliteWriteTx final : public BorrowedTx<WriteTx> {
   using BorrowedTx::BorrowedTx;
   ~SqliteWriteTx() override;
   Applied apply(const WriteBatch& batch) override;
+  Claim claim(const DocumentKey& key, Cursor cursor) override;
   std::int64_t give_back(std::int64_t pages) override;
   void commit() override;
+
+ private:
+  template <class Writing>
+  auto wholly(Writing writing);
 };
 
 class SqliteStore final : public Store {
@@ -235,17 +240,28 @@ SqliteWriteTx::~SqliteWriteTx() {
   if (!over_) store_.end_write(false);
 }
 
-Applied SqliteWriteTx::apply(const WriteBatch& batch) {
+template <class Writing>
+auto SqliteWriteTx::wholly(Writing writing) {
   open();
-  if (!batch.swap_scopes.empty()) store_.renumbered();
   try {
-    return store_.writer().apply(batch);
+    return writing(store_.writer());
   } catch (...) {
-    // Half of the batch may be in place: nothing of this transaction may be committed any more.
+    // Half of it may be in place: nothing of this transaction may be committed any more.
     over_ = true;
     store_.end_write(false);
     throw;
   }
+}
+
+Applied SqliteWriteTx::apply(const WriteBatch& batch) {
+  return wholly([&](sqlite::Writer& writer) {
+    if (!batch.swap_scopes.empty()) store_.renumbered();
+    return writer.apply(batch);
+  });
+}
+
+Claim SqliteWriteTx::claim(const DocumentKey& key, Cursor cursor) {
+  return wholly([&](sqlite::Writer& writer) { return writer.claim(key, cursor); });
 }
 
 std::int64_t SqliteWriteTx::give_back(std::int64_t pages) {

@@ -150,6 +150,7 @@ Applied Writer::apply(const WriteBatch& batch) {
 void Writer::rolled_back() noexcept {
   session_.names.clear();
   session_.scope_numbers.clear();
+  if (session_.frontier) session_.frontier->forgotten();
   clients_.clear();
 }
 
@@ -258,10 +259,12 @@ void Writer::put(std::span<const PutDocument> documents) {
   }
   if (!wanted.empty()) find_rows(wanted, rows);
   for (const DocumentRow& row : rows) {
-    if (row.previous == 0) {
-      keys.push_back(row);
-    } else {
+    if (row.previous != 0) {
       move(row);
+    } else if (row.put->claimed == 0) {
+      keys.push_back(row);
+    } else if (row.put->claimed != row.put->cursor) {
+      move_key(row, row.put->claimed);
     }
   }
   incoming_.insert(Query::add_keys, NewKeys(keys));
@@ -273,12 +276,16 @@ void Writer::put(std::span<const PutDocument> documents) {
 
 // Takes the document's row away, and points its key to where the next one will be.
 void Writer::move(const DocumentRow& row) {
-  const PutDocument& put = *row.put;
   {
     Loan remove = session_.connection.use(Query::remove_row);
     remove->bind(1, place_of(row.scope, row.previous));
     remove->run();
   }
+  move_key(row, row.previous);
+}
+
+void Writer::move_key(const DocumentRow& row, Cursor from) {
+  const PutDocument& put = *row.put;
   Loan key = session_.connection.use(Query::move_key);
   key->bind(1, row.scope);
   key->bind(2, row.entity);
@@ -286,7 +293,7 @@ void Writer::move(const DocumentRow& row) {
   key->bind(4, put.cursor);
   key->run();
   if (session_.connection.changed_rows() != 1) {
-    refuse("The document " + described(put.scope, put.entity, put.id) + " has no row at cursor " + std::to_string(row.previous));
+    refuse("The document " + described(put.scope, put.entity, put.id) + " has no row at cursor " + std::to_string(from));
   }
 }
 
@@ -347,6 +354,19 @@ void Writer::forget_document(const DocumentKey& key) {
   gone->bind(2, entity_number);
   gone->bind_text(3, key.id);
   gone->run();
+}
+
+Claim Writer::claim(const DocumentKey& key, Cursor cursor) {
+  const std::int64_t scope_number = scope(key.scope);
+  const std::int64_t entity_number = name(key.entity);
+  if (session_.beyond(scope_number, entity_number, key.id)) return Claim::free;
+  Loan insert = session_.connection.use(Query::claim_key);
+  insert->bind(1, scope_number);
+  insert->bind(2, entity_number);
+  insert->bind_text(3, key.id);
+  insert->bind(4, cursor);
+  insert->run();
+  return session_.connection.changed_rows() == 1 ? Claim::made : Claim::taken;
 }
 
 void Writer::put(const PutUnlogged& put) {

@@ -25,6 +25,7 @@ class Writer {
   explicit Writer(Session& session) : session_(session), incoming_(session.connection) {}
 
   Applied apply(const WriteBatch& batch);
+  Claim claim(const DocumentKey& key, Cursor cursor);
   // Forgets what it knew of names, scopes and clients: the rows it came from may be gone.
   void rolled_back() noexcept;
 
@@ -36,6 +37,7 @@ class Writer {
 
   void find_rows(std::span<const DocumentKey> keys, std::span<DocumentRow> rows);
   void move(const DocumentRow& row);
+  void move_key(const DocumentRow& row, Cursor from);
   std::int64_t name(std::string_view text);
   std::int64_t scope(std::string_view text);
   const Client* client(std::string_view client_id);  // nullptr: it has no row; valid until the next client() or put()

@@ -183,6 +183,7 @@ struct PutDocument {
   std::int64_t version = 0, created_at = 0, updated_at = 0;
   std::string_view body{};  // empty and `deleted`: the tombstone
   bool deleted = false;
+  Cursor claimed = 0;  // what `claim` was given for it, where that said `made`
 };
 
 struct PutUnlogged {
@@ -246,10 +247,19 @@ struct Applied {
   std::int64_t purged_tombstones = 0, purged_log_lines = 0, forgotten_results = 0;  // the last: rows, one per client and push
 };
 
+enum class Claim : std::uint8_t {
+  made,   // the key is in place; `apply` must be given the document, with `claimed`, before the commit
+  free,   // there is no row, and nothing was done
+  taken,  // there is a row, live or a tombstone
+};
+
 // The database-wide right to write. Reads see what was applied. Destroying it without commit() rolls back.
 class WriteTx : public ReadTx {
  public:
   virtual Applied apply(const WriteBatch& batch) = 0;
+  // Whether a document is new, of one that will surely be written and was not looked at: one walk through the keys where a look-up and
+  // an insertion are two.
+  virtual Claim claim(const DocumentKey& key, Cursor cursor) = 0;
   // Gives up to `pages` free pages back to the disk, but for a part of the file that is left for the writes to come: what is given back
   // and taken again is moved twice. Returns how many went.
   virtual std::int64_t give_back(std::int64_t pages) = 0;

@@ -192,6 +192,39 @@ TEST(SqliteStore, AWriterFindsADocumentWhereverItsIdLies) {
   tx->commit();
 }
 
+TEST(SqliteStore, AClaimedKeyIsTheDocumentsThatFollowsIt) {
+  const auto store = open_sqlite(":memory:");
+  Author author;
+  author.put("s", "e", "m", "x").put("s", "e", "gone", "x").remove("s", "e", "gone").commit(*store);
+  WriteBatch batch;
+  batch.head = 9;
+  {
+    const auto tx = store->write();
+    EXPECT_EQ(tx->claim({"s", "e", "m"}, 4), Claim::taken);
+    EXPECT_EQ(tx->claim({"s", "e", "gone"}, 4), Claim::taken) << "a tombstone has its key";
+    EXPECT_EQ(tx->claim({"s", "e", "z"}, 4), Claim::free) << "beyond every id: nothing to look up";
+    EXPECT_EQ(tx->claim({"s", "e", "a"}, 4), Claim::made);
+    EXPECT_EQ(tx->claim({"s", "e", "a"}, 5), Claim::taken);
+    EXPECT_EQ(tx->claim({"s", "e", "b"}, 5), Claim::made);
+  }
+  const auto tx = store->write();  // what was claimed and not committed is free again
+  EXPECT_EQ(tx->claim({"s", "e", "a"}, 4), Claim::made);
+  EXPECT_EQ(tx->claim({"s", "e", "b"}, 5), Claim::made);
+  batch.documents.push_back({.scope = "s", .entity = "e", .id = "a", .cursor = 4, .created = 4, .version = 1, .body = "\x80", .claimed = 4});
+  // Written again before it was put in place: its row lies elsewhere than its claim said.
+  batch.documents.push_back({.scope = "s", .entity = "e", .id = "b", .cursor = 9, .created = 5, .version = 2, .body = "\x80", .claimed = 5});
+  tx->apply(batch);
+  tx->commit();
+  const auto view = store->read();
+  for (const auto& [id, cursor] : std::map<std::string, Cursor>{{"a", 4}, {"b", 9}}) {
+    const DocumentKey key{"s", "e", id};
+    view->documents({&key, 1}, [&](std::size_t, const DocumentView* found) {
+      ASSERT_NE(found, nullptr) << id;
+      EXPECT_EQ(found->cursor, cursor);
+    });
+  }
+}
+
 TEST(SqliteStore, ABatchThatFailsLeavesNothingAndEndsItsTransaction) {
   const auto store = open_sqlite(":memory:");
   Author author;
