@@ -961,8 +961,12 @@ def running(
             time.sleep(0.05)
         yield process, f"http://127.0.0.1:{port}"
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # and not killed, as a server of several processes would leave them behind
+        try:
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize(
