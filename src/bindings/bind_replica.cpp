@@ -133,8 +133,10 @@ class PyReplica {
     return use(*core_);
   }
 
+  // Without the GIL.
   void remember(const std::shared_ptr<Reading>& reading) {
     const std::scoped_lock lock(mutex_);
+    if (closing_) return reading->end();
     std::erase_if(readings_, [](const std::weak_ptr<Reading>& one) { return one.expired(); });
     readings_.push_back(reading);
   }
@@ -143,6 +145,7 @@ class PyReplica {
     std::vector<std::weak_ptr<Reading>> readings;
     {
       const std::scoped_lock lock(mutex_);
+      closing_ = true;
       readings.swap(readings_);
     }
     for (const std::weak_ptr<Reading>& one : readings) {
@@ -168,6 +171,7 @@ class PyReplica {
   std::mutex mutex_;
   PyLimits limits_;
   std::vector<std::weak_ptr<Reading>> readings_;
+  bool closing_ = false;
   std::unique_ptr<MutatorWatch> watch_;
   std::unique_ptr<ReplicaHost> host_;
   std::unique_ptr<replica::Replica> core_;
@@ -233,8 +237,10 @@ Place mutate(PyReplica& self, py::handle scope, py::handle name, py::handle args
 std::shared_ptr<PyReplicaView> view(PyReplica& self, py::handle scope, bool confirmed) {
   auto made = std::make_shared<PyReplicaView>();
   made->scope = text(scope, "scope", Code::invalid_scope);
-  made->view = self.with([&](replica::Replica& core) { return core.view(made->scope, confirmed); });
-  self.remember(made);
+  self.with([&](replica::Replica& core) {
+    made->view = core.view(made->scope, confirmed);
+    self.remember(made);
+  });
   return made;
 }
 

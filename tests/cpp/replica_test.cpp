@@ -1,6 +1,9 @@
 // The rules of a replica, one by one, against a real engine.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+
 #include "replica_fixture.h"
 
 namespace syncline::testing_replica {
@@ -744,6 +747,47 @@ TEST_F(ReplicaTest, EverythingSurvivesAReopening) {
   phone.sync(server);
   EXPECT_EQ(phone.all(), shown);
   EXPECT_EQ(server.all(), shown);
+}
+
+TEST_F(ReplicaTest, ThreadsMutateReadFlushAndSyncAtOnce) {
+  constexpr int kEach = 60;
+  constexpr int kWriters = 3;
+  std::atomic<bool> done{false};
+  std::vector<std::thread> writers;
+  std::vector<std::thread> others;
+  for (int who = 0; who < kWriters; ++who) {
+    writers.emplace_back([&, who] {
+      for (int n = 0; n < kEach; ++n) phone.mutate("set", R"({"id":"w)" + std::to_string(who) + "-" + std::to_string(n) + R"(","v":1})");
+    });
+  }
+  others.emplace_back([&] {
+    while (!done) {
+      const auto view = phone.replica->view("s", false);
+      const auto rows = view->scan("k", "", -1);
+      for (const Row& row : rows) EXPECT_EQ(view->get("k", row.id), row.body);
+    }
+  });
+  others.emplace_back([&] {
+    while (!done) {
+      phone.pull(server);
+      phone.push(server);
+      phone.replica->flush();
+      phone.replica->take_events();
+    }
+  });
+  others.emplace_back([&] {
+    while (!done) {
+      EXPECT_GE(phone.replica->status().pending, 0);
+      phone.replica->pending();
+      phone.replica->unflushed();
+    }
+  });
+  for (std::thread& thread : writers) thread.join();
+  done = true;
+  for (std::thread& thread : others) thread.join();
+  phone.sync(server);
+  EXPECT_EQ(server.all().size(), static_cast<std::size_t>(kEach * kWriters));
+  EXPECT_EQ(phone.all("s", true), server.all());
 }
 
 TEST_F(ReplicaTest, AClosedReplicaSaysSo) {
