@@ -8,8 +8,8 @@
 //            identity  "self"                {client_id, next, settled, epoch}                  next: the number of the next mutation
 //            queue     20 digits of a place  {seq, scope, name, args, ts, seed, result, ...}    places rise and outlive a new numbering
 //            scope     its name              {cursor, epoch, open, ...}
-//          (records.h, queue.h have them in full). The pages of a pull that has not ended are staged as documents of "_replica/<scope>".
 //            refused   20 digits of a place  {client_id, seq, scope, name, args, ts, code, message, at}
+//          (records.h and queue.h have them in full). The pages of a pull that has not ended are staged as documents of "_replica/<scope>".
 // View     confirmed + the replay of what is queued for the scope, in order, skipping what is refused or at or below the `last_seq` of the
 //          scope's last applied pull. It is kept in memory as the documents that the replay touched.
 // Durable  `mutate` returns when its effect is visible; `flush` puts it on the disk. Nothing leaves (`next_push` flushes first) and no event
