@@ -185,7 +185,7 @@ def test_a_refusal_takes_its_effect_back_and_is_kept_with_the_code(
     page.wait_for_function("globalThis.ready")
     page.evaluate("start()")
     assert page.evaluate("replica.refused.length") == 1
-    page.evaluate("replica.forgetRefused(replica.refused[0])")
+    page.evaluate("replica.forget(replica.refused[0])")
     assert page.evaluate("replica.refused.length") == 0
 
 
@@ -326,6 +326,62 @@ def test_a_fresh_token_is_asked_for_when_one_is_refused(
         good.add("second")
         page.evaluate("replica.sync()")
         assert page.evaluate("replica.pending.length") == 0
+
+
+def test_permission_that_is_taken_away_and_given_back(
+    make_engine: Callable[[], syncline.Engine], context: BrowserContext
+) -> None:
+    allowed = {"read", "write"}
+
+    def make() -> Any:
+        return syncline.asgi(
+            make_engine(),
+            authenticate=lambda request: "ada",
+            authorize=lambda user, action, scope: action in allowed,
+            close_engine=True,
+        )
+
+    with PageServer(make, pages={"/": ("text/html", PRELUDE.encode())}) as server:
+        page = context.new_page()
+        page.goto(server.url)
+        page.wait_for_function("globalThis.ready")
+        page.evaluate("start()")
+        page.evaluate("replica.mutate('todo/create', { id: 'a', title: 'mine' }); replica.sync()")
+        allowed.clear()
+        page.wait_for_function("events.some(({ kind }) => kind === 'closed')")
+        assert page.evaluate("titles()") == {}
+        assert page.evaluate("replica.scopes[0].open") is False
+        page.evaluate("replica.mutate('todo/create', { id: 'b', title: 'not allowed' }); replica.flush()")
+        page.wait_for_function("replica.refused.length === 1")
+        assert page.evaluate("replica.refused[0].code") == "forbidden"
+        allowed.update(("read", "write"))
+        page.wait_for_function("replica.scopes[0].open && replica.exists('todo', 'a')")
+        assert page.evaluate("titles()") == {"a": "mine"}
+
+
+def test_a_client_id_that_is_somebody_elses_is_left_to_them(
+    make_engine: Callable[[], syncline.Engine], context: BrowserContext
+) -> None:
+    def make() -> Any:
+        return syncline.asgi(
+            make_engine(),
+            authenticate=lambda request: request.token,
+            authorize=lambda user, action, scope: True,
+            close_engine=True,
+        )
+
+    with PageServer(make, pages={"/": ("text/html", PRELUDE.encode())}) as server:
+        mutation = {"name": "todo/create", "args": {"id": "a", "title": "theirs"}, "scope": SCOPE}
+        with syncline.connect(server.url, token="eve") as eve:
+            assert eve.push([{**mutation, "client_id": "taken", "client_seq": 1}])[0].ok
+        page = context.new_page()
+        page.goto(server.url)
+        page.wait_for_function("globalThis.ready")
+        page.evaluate("start({ token: 'ada', clientId: 'taken' })")
+        page.evaluate("replica.mutate('todo/create', { id: 'b', title: 'mine' }); replica.sync()")
+        assert page.evaluate("replica.clientId") != "taken"
+        assert page.evaluate("events.filter(({ kind }) => kind === 'renamed').length") == 1
+        assert page.evaluate("titles()") == {"a": "theirs", "b": "mine"}
 
 
 def test_every_value_goes_to_the_server_as_what_it_is(server: PageServer, context: BrowserContext) -> None:

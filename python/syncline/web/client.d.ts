@@ -295,7 +295,7 @@ export class Replica implements Reads {
   /** Ids of an entity whose documents pending mutations wrote. */
   unconfirmed(entity: string, options?: InScope): Set<string>;
   readonly refused: RefusedMutation[];
-  forgetRefused(refused: RefusedMutation | number): Promise<boolean>;
+  forget(refused: RefusedMutation | number): Promise<boolean>;
   /** Voids a pending mutation and takes its effect back. False: it is settled. */
   discard(pending: Pending | PendingMutation | string): Promise<boolean>;
 

@@ -2755,6 +2755,7 @@ export class Replica extends Reads {
   }
 
   async #readInbox() {
+    if (!this.#store.shared) return;
     try {
       const inbox = await this.#store.readInbox();
       if (!this.#leading || this.#closed || inbox.length === 0) return;
@@ -2787,11 +2788,12 @@ export class Replica extends Reads {
         this.#driver.joined();
         break;
       case "discard": {
+        await this.#readInbox(); // it may lie there still
         const discarded = core.discard(args[0]);
         await this.#flush();
         return discarded;
       }
-      case "forgetRefused": {
+      case "forget": {
         const forgotten = core.forgetRefused(args[0]);
         await this.#flush();
         return forgotten;
@@ -2805,6 +2807,7 @@ export class Replica extends Reads {
         this.#driver.start();
         return undefined;
       case "sync":
+        await this.#readInbox();
         return this.#driver.sync(args[0]);
       default:
         throw new SyncError("usage", `a tab of another version asks for ${method}; reload the pages`);
@@ -3096,7 +3099,7 @@ export class Replica extends Reads {
     return new Set(this.#core.overlay(this.#scope(scope)).map.get(entity)?.keys() ?? []);
   }
 
-  /** What the server refused, or was given up, with its code. Kept until it is taken out by `forgetRefused`. */
+  /** What the server refused, or was given up, with its code. Kept until `forget` takes it out. */
   get refused() {
     return this.#core.refusals().map(({ args, ts, at, ...rest }) => ({
       ...rest,
@@ -3106,9 +3109,9 @@ export class Replica extends Reads {
     }));
   }
 
-  /** Whether there was one. */
-  forgetRefused(refused) {
-    return this.#ask("forgetRefused", refused.place ?? refused);
+  /** Takes one out of `refused`; whether it was there. */
+  forget(refused) {
+    return this.#ask("forget", refused.place ?? refused);
   }
 
   /** Voids a pending mutation and takes its effect back. False: it is settled. */
