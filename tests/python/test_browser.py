@@ -410,39 +410,63 @@ def test_every_value_goes_to_the_server_as_what_it_is(server: PageServer, contex
     assert [syncline._core.json_encode(value).decode() for value in stored] == values
 
 
-def test_browsers_and_a_backend_converge_on_one_list(
-    server: PageServer, new_context: Callable[..., BrowserContext]
+def test_browsers_and_a_python_replica_converge_on_one_list(
+    server: PageServer, new_context: Callable[..., BrowserContext], tmp_path: Path
 ) -> None:
     pages = [opened(new_context(), server) for _ in range(2)]
-    for number, page in enumerate(pages):
-        page.evaluate(
-            """async (who) => {
-              for (let n = 0; n < 20; n++) {
-                replica.mutate("todo/create", { id: `${who}-${n}`, title: `${who} ${n}` });
-                replica.mutate("count/add", { id: "shared" });
-              }
-              replica.mutate("todo/done", { id: `${who}-3`, done: true });
-              replica.mutate("todo/delete", { id: `${who}-4` });
-              await replica.flush();
-            }""",
-            f"b{number}",
-        )
-    push(server, "count/add", {"id": "shared"})
-    for page in pages:
-        page.evaluate("replica.sync()")
-    truth = documents(server)
-    assert len(truth) == 38
-    assert documents(server, "count") == {"shared": {"n": 41}}
-    for page in pages:
-        page.wait_for_function("replica.get('count', 'shared').n === 41")
-        page.wait_for_function("replica.pending.length === 0")
-        page.wait_for_function("replica.list('todo').size === 38")
-        shown = page.evaluate(
-            "replica.scan('todo').map(([id, { title, done, mark }]) => [id, { title, done, mark }])"
-        )
-        assert shown == [
-            [id, {key: todo[key] for key in ("title", "done", "mark")}] for id, todo in sorted(truth.items())
-        ]
+    with syncline.Replica(tmp_path / "phone.db", server.url, scope=SCOPE, mutators=mutators()) as phone:
+        phone.pause()
+        for page in pages:
+            page.evaluate("replica.pause()")
+        for number, page in enumerate(pages):
+            page.evaluate(
+                """async (who) => {
+                  for (let n = 0; n < 20; n++) {
+                    replica.mutate("todo/create", { id: `${who}-${n}`, title: `${who} ${n}` });
+                    replica.mutate("count/add", { id: "shared" });
+                  }
+                  replica.mutate("todo/done", { id: `${who}-3`, done: true });
+                  replica.mutate("todo/delete", { id: `${who}-4` });
+                  await replica.flush();
+                }""",
+                f"b{number}",
+            )
+        for n in range(20):
+            phone.mutate("todo/create", {"id": f"phone-{n}", "title": f"phone {n}"})
+            phone.mutate("count/add", {"id": "shared"})
+        phone.mutate("todo/done", {"id": "phone-3", "done": True})
+        minted = phone.get("todo", "phone-0")["mark"]  # type: ignore[index]
+        phone.resume()
+        for page in pages:
+            page.evaluate("replica.resume()")
+        phone.sync()
+        for page in pages:
+            page.evaluate("replica.sync()")
+        phone.sync()
+        truth = documents(server)
+        assert len(truth) == 58
+        assert documents(server, "count") == {"shared": {"n": 60}}
+        assert phone.list("todo") == truth
+        assert phone.get("count", "shared") == {"n": 60}
+        assert truth["phone-0"]["mark"] == minted
+        for page in pages:
+            page.wait_for_function("replica.get('count', 'shared').n === 60")
+            page.wait_for_function("replica.pending.length === 0")
+            page.wait_for_function("replica.list('todo').size === 58")
+            shown = page.evaluate(
+                "replica.scan('todo').map(([id, { title, done, mark, made }]) =>"
+                " [id, { title, done, mark, made: String(made) }])"
+            )
+            assert shown == [
+                [
+                    id,
+                    {
+                        **{key: todo[key] for key in ("title", "done", "mark")},
+                        "made": todo["made"].isoformat(timespec="microseconds").replace("+00:00", "Z"),
+                    },
+                ]
+                for id, todo in sorted(truth.items())
+            ]
 
 
 def test_ten_thousand_documents_come_at_first(server: PageServer, context: BrowserContext) -> None:
