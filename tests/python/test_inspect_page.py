@@ -14,8 +14,9 @@ import pytest
 import syncline
 from browser_support import *  # noqa: F403  (fixtures)
 from browser_support import PageServer, open_app
-from http_support import by_token, make_mutators, not_secret
+from http_support import by_token, make_mutators, not_secret, served_wsgi
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from syncline.http import allow_all, anyone
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -144,6 +145,13 @@ def test_the_log_keeps_its_window_and_goes_back_when_asked(served: Served, page:
                 tx.set("note", f"{n}", {"written": written})
         expect(rows.first).to_contain_text(f"{served.engine.head}")
     assert rows.count() <= 500
+    # More at once than a page can show: it goes on at the end.
+    for written in range(20):
+        with served.engine.write("list:2") as tx:
+            for n in range(150):
+                tx.set("note", f"{n}", {"again": written})
+    expect(rows.first).to_contain_text(f"{served.engine.head}")
+    assert rows.count() <= 500
     page.goto(at(served, "log", scope="list:1"))
     expect(rows).to_have_count(100)
     page.get_by_role("button", name="Older").click()
@@ -219,6 +227,25 @@ def test_long_values_and_long_histories_are_told_whole_when_asked(served: Served
     expect(versions).to_have_count(50)
     page.get_by_role("button", name="Older versions").click()
     expect(versions).to_have_count(60)
+
+
+def test_what_is_not_there_is_said_once_and_what_comes_is_shown(
+    served: Served, context: BrowserContext
+) -> None:
+    with faultless(context.new_page(), "404") as page:
+        page.goto(at(served, "scope", scope="absent"))
+        missing = page.get_by_text("nothing was ever written to a scope 'absent'")
+        expect(missing).to_have_count(1)
+        served.note("1", "x")
+        expect(page.locator("#head-cursor")).to_have_text("1")
+        served.note("1", "y")
+        expect(page.locator("#head-cursor")).to_have_text("2")
+        expect(missing).to_have_count(1)
+        page.goto(at(served, "document", scope="list:1", entity="note", id="late"))
+        expect(page.locator(".badge")).to_have_text("unknown")
+        served.note("late", "here")
+        expect(page.locator(".badge")).to_have_text("version 1")
+        expect(page.get_by_role("table", name="Fields")).to_contain_text('"here"')
 
 
 def test_clients_show_their_lag(served: Served, page: Page) -> None:
@@ -605,6 +632,18 @@ def test_a_token_is_asked_for_and_kept_in_this_tab_only(guarded: Served, context
         other = context.new_page()
         other.goto(at(guarded, "scopes"))
         expect(other.get_by_role("dialog", name="Who are you?")).to_be_visible()
+
+
+def test_it_works_behind_wsgi(tmp_path: Path, page: Page) -> None:
+    with syncline.Engine(tmp_path / "app.db", mutators=make_mutators()) as engine:
+        hooks = {"authenticate": anyone, "authorize": allow_all, "inspect": lambda user: True}
+        with served_wsgi(syncline.wsgi(engine, **hooks)) as url:
+            page.goto(f"{url}/_sync/inspect#/log")
+            expect(page.get_by_role("heading", level=1)).to_have_text("Log")
+            with engine.write("list:1", user="ada") as tx:
+                tx.set("note", "1", {"text": "x"})
+            expect(cells(page, "Changes, newest first")).to_contain_text("ada")
+            page.goto("about:blank")
 
 
 def test_it_is_where_the_application_is_mounted(tmp_path: Path, browser: Browser) -> None:

@@ -111,17 +111,23 @@ async function open(focus) {
 }
 
 async function begin(mine) {
+  const begun = view;
+  if (begun.beginning) return; // a pulse came before it was ready
+  begun.beginning = true;
+  begun.ready = false;
   main.setAttribute("aria-busy", "true");
-  view.ready = false;
   try {
-    await view.begin();
-    view.ready = true;
+    await begun.begin();
+    begun.ready = true;
     if (status.dataset.kind === "failed") tell("", "");
   } catch (error) {
     if (mine.signal.aborted) return;
+    // What is refused for good is not asked again and again; another token, or address, begins anew.
+    begun.ready = error instanceof Refused && !error.passing && error.status !== 401;
     if (error instanceof Refused && error.status === 404) main.append(nothing(error.message));
     else failed(error);
   } finally {
+    begun.beginning = false;
     if (!mine.signal.aborted) main.removeAttribute("aria-busy");
   }
 }
@@ -147,6 +153,7 @@ let following = true;
 let away = 0; // how often in a row the server did not answer
 let waiting = 0; // the timer of the next pulse
 let asking = false;
+let forbidden = false; // the pulse was: it may be allowed later, and is asked for now and then
 
 function next(milliseconds) {
   clearTimeout(waiting);
@@ -162,16 +169,18 @@ async function pulse() {
     const returned = away > 0;
     app.latest = told;
     away = 0;
+    forbidden = false;
     app.rates.add(told);
     arrived(told, previous, returned);
     if (!view.ready) await begin(leaving);
     else if (following && view.pulse) await view.pulse(told, previous);
   } catch (error) {
+    forbidden = error instanceof Refused && error.status === 403;
     if (error?.name !== "AbortError") failed(error);
   } finally {
     asking = false;
     // While a token is asked for there is nothing to ask with.
-    if (!byId("token-dialog").open && (following || away > 0)) next(away > 0 ? Math.min(SLOWEST, EVERY * 2 ** (away - 1)) : EVERY);
+    if (!byId("token-dialog").open && (following || away > 0)) next(forbidden ? SLOWEST : away > 0 ? Math.min(SLOWEST, EVERY * 2 ** (away - 1)) : EVERY);
   }
 }
 
@@ -218,7 +227,7 @@ function follow(on) {
 byId("follow").addEventListener("click", () => follow(!following));
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) clearTimeout(waiting);
-  else if (following) next(0);
+  else if (following || away > 0) next(0);
 });
 
 // -------------------------------------------------------------------------------------------------------- dialogs
@@ -236,7 +245,7 @@ byId("token-dialog").addEventListener("close", () => {
   byId("token").value = "";
   tell("", "");
   next(0);
-  if (!view.ready) open(false);
+  open(false);
 });
 
 const goDialog = byId("go-dialog");
