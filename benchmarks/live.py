@@ -325,7 +325,7 @@ def main() -> None:
         "wanted",
         "processor",
         "syncline / it",
-        "memory a client",
+        "memory each",
     ):
         table.add_column(column, justify="left" if not column else "right")
     wanted = {"bare": "≤ 1.5", "starlette": "≤ 0.7", "syncline": ""}
@@ -337,7 +337,7 @@ def main() -> None:
             cells += [f"{statistics.median(figures[name]) * 1000:.2f} ms", ratio]
         cells.insert(2, wanted[name])
         table.add_row(name, *cells, f"{memory[name] / 1024:.1f} KiB")
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -398,7 +398,11 @@ class _Connection:
             except StopIteration:
                 continue
             except Exception as error:
-                self.lose(error)
+                if isinstance(error, RuntimeError) and asyncio.current_task() is None:
+                    # A middleware's, perhaps, that has a timeout, for which it needs a task of its own.
+                    self.go_on(_whole(self.send(told)))  # type: ignore[arg-type]
+                else:
+                    self.lose(error)
                 break
             self.go_on(_rest(sending, held))
             break

@@ -634,6 +634,26 @@ async def test_a_slow_reader_holds_nobody_up_and_gets_the_newest_of_each_scope(
             assert (await slow.hear())["cursor"] == (await quick.hear())["cursor"] == engine.cursor("list:1")
 
 
+async def test_a_middleware_that_needs_a_task_has_one(engine: syncline.Engine) -> None:
+    app = syncline.asgi(engine, **HOOKS)
+
+    async def with_timeout(scope: Any, receive: Any, send: Any) -> None:
+        async def pass_on(message: Any) -> None:
+            if asyncio.current_task() is None:
+                raise RuntimeError("a timeout should be used inside a task")
+            await asyncio.wait_for(send(message), PATIENCE)
+
+        await app(scope, receive, pass_on)
+
+    with served_asgi(with_timeout, lifespan="off") as url:
+        async with connected(url) as client:
+            await client.auth()
+            await client.subscribe("list:1", "list:2")
+            for _ in range(3):
+                cursor = await asyncio.to_thread(write, engine)
+                assert (await client.hear())["cursor"] == cursor
+
+
 async def test_who_asks_without_reading_is_not_read_from(engine: syncline.Engine) -> None:
     """Its answers would have to be kept. It is closed in the end, as one that says nothing."""
     app = syncline.asgi(engine, **HOOKS, live=Settings(frames_per_second=1e6, ping=0.5, idle_timeout=2))

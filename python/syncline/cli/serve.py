@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import ipaddress
 import os
@@ -207,7 +208,7 @@ def listen(
         app,
         host=host,
         port=port,
-        ws="websockets-sansio",
+        ws="websockets-sansio" if importlib.util.find_spec("websockets") else "auto",
         ws_per_message_deflate=not own,
         ws_max_size=Settings().frame_bytes if own else _MAX_MESSAGE,
         log_level="info" if access_log else "warning",
