@@ -34,7 +34,7 @@ export class Rejected extends SyncError {
 export class Instant extends Date {
   constructor(milliseconds?: number, microseconds?: number);
   static of(microseconds: bigint | number): Instant;
-  static parse(text: string): Instant;
+  static from(text: string): Instant;
   static textOf(date: Date): string;
   readonly microseconds: bigint;
 }

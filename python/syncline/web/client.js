@@ -71,7 +71,7 @@ export class Instant extends Date {
   }
 
   /** Of RFC 3339 with an offset. */
-  static parse(text) {
+  static from(text) {
     const match = /^(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?(?:[Zz]|([+-])(\d\d):(\d\d))$/.exec(text);
     if (!match) throw new SyncError("invalid_request", `${JSON.stringify(text)} is no instant; write it as 2026-01-02T03:04:05.678901Z`);
     const [, year, month, day, hour, minute, second, fraction = "", sign, hours, minutes] = match;
@@ -202,7 +202,7 @@ export function toWire(value, was, operators = false, path = []) {
   if (value instanceof Date) {
     if (Number.isNaN(value.getTime())) refuseValue("an invalid Date cannot be stored", path);
     if (!(value instanceof Instant) && was?.$date !== undefined) {
-      if (Instant.parse(was.$date).getTime() === value.getTime()) return was;
+      if (Instant.from(was.$date).getTime() === value.getTime()) return was;
     }
     return { $date: instantText(value) };
   }
@@ -237,7 +237,7 @@ export function fromWire(wire) {
   if (Array.isArray(wire)) return wire.map(fromWire);
   switch (formOf(wire)) {
     case "$date":
-      return Instant.parse(wire.$date);
+      return Instant.from(wire.$date);
     case "$binary":
       return binaryOf(wire.$binary);
     case "$numberLong": {
@@ -323,7 +323,7 @@ export function packedSize(wire) {
   if (Array.isArray(wire)) return wire.reduce((sum, one) => sum + packedSize(one), wire.length < 16 ? 1 : wire.length < 65536 ? 3 : 5);
   switch (formOf(wire)) {
     case "$date": {
-      const seconds = Math.floor(Instant.parse(wire.$date).getTime() / 1000);
+      const seconds = Math.floor(Instant.from(wire.$date).getTime() / 1000);
       if (seconds < 0 || seconds >= 2 ** 34) return 15;
       return seconds < 2 ** 32 && /\.0+Z$/.test(wire.$date) ? 6 : 10;
     }
@@ -834,13 +834,13 @@ class Tx extends Reader {
 
   /** When the mutation was made. */
   get now() {
-    return Instant.parse(this.#now);
+    return Instant.from(this.#now);
   }
 
   /** A UUIDv7 that derives from the mutation: run again, here or on the server, it is the same one. */
   uuid() {
     this.#live("any");
-    return uuid7(Instant.parse(this.#now).microseconds, this.#draws()());
+    return uuid7(Instant.from(this.#now).microseconds, this.#draws()());
   }
 
   /** Derives from the mutation's seed: run again, it draws the same numbers. */
@@ -1389,7 +1389,7 @@ export class Core {
       scope: entry.scope,
       name: entry.name,
       args: fromWire(entry.args),
-      ts: Instant.parse(entry.ts),
+      ts: Instant.from(entry.ts),
       tries: entry.tries,
       durable: entry.place !== null && entry.place <= this.durable.place,
       sent: entry.place !== null && entry.place <= this.sent,
@@ -3104,8 +3104,8 @@ export class Replica extends Reads {
     return this.#core.refusals().map(({ args, ts, at, ...rest }) => ({
       ...rest,
       args: fromWire(args),
-      ts: Instant.parse(ts),
-      at: Instant.parse(at),
+      ts: Instant.from(ts),
+      at: Instant.from(at),
     }));
   }
 
