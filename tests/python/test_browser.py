@@ -12,7 +12,7 @@ import syncline
 import syncline.http
 from browser_support import *  # noqa: F403  (fixtures)
 from browser_support import PageServer, open_app
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, Route
 from playwright.sync_api import Error as PlaywrightError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -326,6 +326,51 @@ def test_a_fresh_token_is_asked_for_when_one_is_refused(
         good.add("second")
         page.evaluate("replica.sync()")
         assert page.evaluate("replica.pending.length") == 0
+
+
+def test_lost_answers_and_repeated_requests_count_once(server: PageServer, context: BrowserContext) -> None:
+    page = opened(context, server)
+    page.evaluate("replica.sync()")
+    pushes = 0
+
+    def unreliable(route: Route) -> None:
+        nonlocal pushes
+        pushes += 1
+        if pushes % 3 == 1:
+            route.abort()  # it never arrived
+            return
+        answer = route.fetch()
+        if pushes % 3 == 2:
+            route.abort()  # it was done, and nobody heard
+        else:
+            route.fulfill(response=answer)
+
+    page.route("**/_sync/push", unreliable)
+    page.evaluate(
+        """async () => {
+          for (let n = 0; n < 40; n++) {
+            replica.mutate("count/add", { id: "c" });
+            if (n % 5 === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+          }
+          await replica.flush();
+        }"""
+    )
+    page.wait_for_function("replica.pending.length === 0")
+    page.unroute("**/_sync/push")
+    assert pushes > 2
+    assert documents(server, "count") == {"c": {"n": 40}}
+    assert page.evaluate("replica.get('count', 'c').n") == 40
+
+
+def test_a_deleted_database_is_cleared_storage_too(server: PageServer, context: BrowserContext) -> None:
+    page = opened(context, server)
+    page.evaluate("replica.mutate('todo/create', { id: 'a', title: 'safe' }); replica.sync()")
+    old = page.evaluate("replica.clientId")
+    page.evaluate("void indexedDB.deleteDatabase('syncline:test')")
+    page.wait_for_function("(old) => replica.clientId !== old && replica.exists('todo', 'a')", arg=old)
+    page.evaluate("replica.mutate('todo/create', { id: 'b', title: 'after' }); replica.sync()")
+    assert set(documents(server)) == {"a", "b"}
+    assert page.evaluate("replica.status.error") is None
 
 
 def test_permission_that_is_taken_away_and_given_back(
