@@ -915,6 +915,62 @@ def test_watch_shows_what_changes(opened: Open, monkeypatch: pytest.MonkeyPatch)
     replica.close()
 
 
+# ------------------------------------------------------------------------------------------------- the socket
+
+
+def poked(opened: Open, **options: Any) -> syncline.Replica:
+    """One that hears of commits by its socket alone."""
+    replica = opened(poll=3600.0, **options)
+    until(lambda: replica.status.pokes == "socket")
+    replica.sync(PATIENCE)
+    return replica
+
+
+def test_a_commit_is_heard_of_through_the_socket(opened: Open, server: Site) -> None:
+    replica = poked(opened)
+    assert replica.status.pokes_reason == ""
+    server.engine.push([{"name": "todo/create", "args": todo("1"), "scope": "list:1"}])
+    until(lambda: replica.exists("todo", "1"))
+    replica.join("list:2")
+    until(lambda: all(one.loaded for one in replica.status.scopes))
+    server.engine.push([{"name": "todo/create", "args": todo("2"), "scope": "list:2"}])
+    until(lambda: replica.exists("todo", "2", scope="list:2"))
+
+
+def test_a_socket_that_breaks_comes_back_and_misses_nothing(opened: Open, server: Site) -> None:
+    replica = poked(opened)
+    server.proxy.down = True
+    server.proxy.break_sockets()
+    until(lambda: replica.status.pokes == "polls")
+    assert replica.status.pokes_reason
+    server.engine.push([{"name": "todo/create", "args": todo("1"), "scope": "list:1"}])
+    server.proxy.down = False
+    until(lambda: replica.exists("todo", "1"))
+    assert replica.status.pokes == "socket"
+
+
+def test_a_server_that_says_goodbye_is_found_again(opened: Open, server: Site) -> None:
+    replica = poked(opened)
+    server.restart()
+    server.engine.push([{"name": "todo/create", "args": todo("1"), "scope": "list:1"}])
+    until(lambda: replica.exists("todo", "1"))
+
+
+def test_a_token_that_expires_is_renewed_for_the_socket_too(opened: Open, server: Site) -> None:
+    given: list[str] = []
+
+    def token() -> str:
+        given.append(f"t-ada.{len(given)}")
+        return given[-1]
+
+    replica = poked(opened, token=token)
+    server.expired.add("t-ada.0")
+    server.proxy.break_sockets()
+    server.engine.push([{"name": "todo/create", "args": todo("1"), "scope": "list:1"}])
+    until(lambda: replica.exists("todo", "1"))
+    assert given == ["t-ada.0", "t-ada.1"]
+
+
 def test_without_the_package_websockets_it_polls_and_says_so(
     opened: Open, server: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
