@@ -561,6 +561,7 @@ class Driver:
     def _tell(self) -> None:
         """Takes what became visible and durable, to who subscribed, in order."""
         with self._telling:
+            left = self._still_queued()
             events = self.core.take_events()
             if events:
                 for event in events:
@@ -570,7 +571,20 @@ class Driver:
                 if changes:
                     for subscription in list(self.subscriptions):
                         subscription._receive(changes)
-        self._settle()
+            if left is not None:
+                self._settle(left)
+
+    def _still_queued(self) -> set[int] | None:
+        """The places in the queue, with every refusal of those that left it ready to be taken; None: nobody
+        waits, or the disk does not let them be."""
+        if not self._waiting:
+            return None
+        left = {one.place for one in self.core.pending()}
+        try:
+            self.core.flush()  # a refusal is told when it is there
+        except errors.StorageError:
+            return None
+        return left
 
     def refuse(self, place: int, code: str, message: str) -> None:
         """Who has the mutation, or waits for it, learns that it was refused."""
@@ -581,11 +595,8 @@ class Driver:
         if future is not None and not future.done():
             future.set_exception(errors.from_code(code, message, {}))
 
-    def _settle(self) -> None:
+    def _settle(self, left: set[int]) -> None:
         """Wakes who waits for a mutation that left the queue."""
-        if not self._waiting:
-            return
-        left = {one.place for one in self.core.pending()}
         for place in [one for one in list(self._waiting) if one not in left]:
             future = self._waiting.pop(place, None)
             if future is not None and not future.done():
@@ -597,13 +608,15 @@ class Driver:
     def future(self, place: int) -> concurrent.futures.Future[None]:
         """Of the outcome of the mutation at `place`: None, or the refusal."""
         self.check()
-        future = self._waiting.setdefault(place, concurrent.futures.Future())
-        for refused in self.core.refused():
-            if refused.place == place:
-                self._waiting.pop(place, None)
-                if not future.done():
+        # Together: a refusal that is told in between would be told to nobody.
+        with self._telling:
+            for refused in self.core.refused():
+                if refused.place == place:
+                    future: concurrent.futures.Future[None] = concurrent.futures.Future()
                     future.set_exception(errors.from_code(refused.code, refused.message, {}))
-        self._settle()
+                    return future
+            future = self._waiting.setdefault(place, concurrent.futures.Future())
+        self._tell()
         return future
 
     def until(self, met: Callable[[], bool], timeout: float | None, what: Callable[[], str]) -> None:

@@ -342,6 +342,30 @@ def test_what_the_server_refuses_is_kept_with_its_code_and_its_effect_goes(
     assert again.refused == []
 
 
+def test_no_refusal_is_taken_for_a_success_by_who_waits(opened: Open, server: Site) -> None:
+    """The answer comes on one thread while another puts things on the disk and a third asks."""
+    replica = opened()
+    outcomes: list[str] = []
+
+    def act(number: int) -> None:
+        for turn in range(15):
+            replica.mutate("todo/create", todo(f"{number}-{turn}"))
+            try:
+                replica.mutate("refused there", {"id": f"no-{number}-{turn}"}).wait(PATIENCE)
+                outcomes.append("ok")
+            except syncline.Rejected as error:
+                outcomes.append(error.code)
+
+    threads = [threading.Thread(target=act, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == ["no_thanks"] * 60
+    replica.sync(PATIENCE)
+    assert len(server.documents()) == 60
+
+
 def test_what_is_refused_here_is_not_queued(opened: Open) -> None:
     replica = opened(start=False)
     with pytest.raises(syncline.Rejected, match="not even here"):
