@@ -45,7 +45,7 @@ struct LogRow {
 class NewKeys : public Rows {
  public:
   explicit NewKeys(std::span<const DocumentRow> rows) noexcept : rows_(rows) {}
-  [[nodiscard]] std::size_t size() const noexcept override { return rows_.size(); }
+  [[nodiscard]] bool has(std::size_t row) const noexcept override { return row < rows_.size(); }
   void cell(std::size_t row, int column, Cell into) const noexcept override {
     const DocumentRow& document = rows_[row];
     switch (column) {
@@ -63,7 +63,7 @@ class NewKeys : public Rows {
 class NewRows : public Rows {
  public:
   explicit NewRows(std::span<const DocumentRow> rows) noexcept : rows_(rows) {}
-  [[nodiscard]] std::size_t size() const noexcept override { return rows_.size(); }
+  [[nodiscard]] bool has(std::size_t row) const noexcept override { return row < rows_.size(); }
   void cell(std::size_t row, int column, Cell into) const noexcept override {
     const DocumentRow& document = rows_[row];
     const PutDocument& put = *document.put;
@@ -86,7 +86,7 @@ class NewRows : public Rows {
 class NewLines : public Rows {
  public:
   explicit NewLines(std::span<const LogRow> rows) noexcept : rows_(rows) {}
-  [[nodiscard]] std::size_t size() const noexcept override { return rows_.size(); }
+  [[nodiscard]] bool has(std::size_t row) const noexcept override { return row < rows_.size(); }
   void cell(std::size_t row, int column, Cell into) const noexcept override {
     const LogRow& numbers = rows_[row];
     const LogLineView& line = *numbers.line;
@@ -123,7 +123,7 @@ Applied Writer::apply(const WriteBatch& batch) {
   for (const DocumentKey& key : batch.forget_history) forget_history(key, false);
   for (const DocumentKey& key : batch.erase_history) forget_history(key, true);
   for (const std::string_view name : batch.forget_scopes) forget_scope(name);
-  for (const SwapScopes& names : batch.swap_scopes) swap(names);
+  for (const SwapScopes& names : batch.swap_scopes) swap_names(names);
   for (const DocumentKey& key : batch.forget_documents) forget_document(key);
   // Clients first: log lines hold their numbers.
   for (const PutClient& client : batch.clients) put(client, applied);
@@ -317,7 +317,7 @@ void Writer::forget_scope(std::string_view name) {
   if (session_.frontier) session_.frontier->forgotten();
 }
 
-void Writer::swap(const SwapScopes& names) {
+void Writer::swap_names(const SwapScopes& names) {
   const std::int64_t one = scope(names.one);
   const std::int64_t other = scope(names.other);
   const auto rename = [&](std::int64_t number, std::string_view name) {

@@ -44,7 +44,7 @@ class Writer {
   void put(const PutClient& put, Applied& applied);
   void put(std::span<const PutDocument> documents);
   void forget_scope(std::string_view name);
-  void swap(const SwapScopes& names);
+  void swap_names(const SwapScopes& names);
   void forget_document(const DocumentKey& key);
   void put(const PutUnlogged& put);
   void put(std::span<const LogLineView> lines);

@@ -778,8 +778,8 @@ TEST_F(ReplicaTest, ThreadsMutateReadFlushAndSyncAtOnce) {
   others.emplace_back([&] {
     while (!done) {
       EXPECT_GE(phone.replica->status().pending, 0);
-      phone.replica->pending();
-      phone.replica->unflushed();
+      static_cast<void>(phone.replica->pending());
+      static_cast<void>(phone.replica->unflushed());
     }
   });
   for (std::thread& thread : writers) thread.join();
