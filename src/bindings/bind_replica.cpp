@@ -5,6 +5,7 @@
 #include <deque>
 #include <mutex>
 #include <optional>
+#include <type_traits>
 
 #include "bindings/keeping.h"
 #include "bindings/mutator_host.h"
@@ -103,6 +104,12 @@ struct PyReplicaView : Reading {
   }
 };
 
+void raise_interrupted() {
+  if (std::optional<py::error_already_set> raised = std::exchange(caught().interrupted, std::nullopt)) {
+    throw py::error_already_set(*raised);
+  }
+}
+
 class PyReplica {
  public:
   PyReplica(std::unique_ptr<ReplicaHost> host, std::unique_ptr<MutatorWatch> watch, const PyLimits& limits)
@@ -122,15 +129,23 @@ class PyReplica {
   // Runs `use` on the core without the GIL. An interrupt that hit a mutator leaves through this call.
   template <typename Use>
   auto with(Use use) {
-    struct Interrupted {
-      ~Interrupted() noexcept(false) {
-        if (std::optional<py::error_already_set> raised = std::exchange(caught().interrupted, std::nullopt)) {
-          if (std::uncaught_exceptions() == 0) throw py::error_already_set(*raised);
-        }
+    const auto run = [&] {
+      const WithoutGil free;  // waits for another thread's call, for mutators and for the disk
+      return use(*core_);
+    };
+    try {
+      if constexpr (std::is_void_v<decltype(run())>) {
+        run();
+        raise_interrupted();
+      } else {
+        auto result = run();
+        raise_interrupted();
+        return result;
       }
-    } interrupted;
-    const WithoutGil free;  // waits for another thread's call, for mutators and for the disk
-    return use(*core_);
+    } catch (...) {
+      caught().interrupted.reset();
+      throw;
+    }
   }
 
   // Without the GIL.
@@ -199,7 +214,7 @@ std::unique_ptr<PyReplica> open(const std::string& path, py::dict mutators, py::
   options.max_batch_bytes = positive("max_batch_bytes", max_batch_bytes);
   options.max_pending = positive("max_pending", max_pending);
   options.max_refused = positive("max_refused", max_refused);
-  options.limits = limits;
+  options.limits = static_cast<const Limits&>(limits);
   if (py::isinstance<PyClock>(clock)) {
     options.clock = clock.cast<std::shared_ptr<PyClock>>();
   } else if (!clock.is_none()) {
@@ -228,7 +243,6 @@ Place mutate(PyReplica& self, py::handle scope, py::handle name, py::handle args
   try {
     return self.with([&](replica::Replica& core) { return core.mutate(in, called, std::move(packed)); });
   } catch (const replica::MutationRefused&) {
-    caught().interrupted.reset();  // the same
     if (caught().raised) throw py::error_already_set(*caught().raised);
     throw;
   }
@@ -311,7 +325,7 @@ void learn_limits(PyReplica& self, const py::dict& health) {
   take("nesting", limits.max_nesting);
   limits.max_nesting = std::min<std::int64_t>(limits.max_nesting, mp::kMaxNesting);
   self.set_limits(limits);
-  self.with([&](replica::Replica& core) { core.learn_limits(limits); });
+  self.with([&](replica::Replica& core) { core.learn_limits(static_cast<const Limits&>(limits)); });
 }
 
 template <typename Made>

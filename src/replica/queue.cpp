@@ -130,7 +130,7 @@ void Queue::change(Entry& entry) {
   changed_.push_back(entry.place);
 }
 
-std::deque<Entry>::iterator Queue::remove(std::deque<Entry>::iterator at) {
+std::deque<Entry>::iterator Queue::remove(const std::deque<Entry>::iterator& at) {
   if (at->durable) {
     gone_.push_back(at->place);
   } else {

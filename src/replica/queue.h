@@ -68,7 +68,7 @@ class Queue {
   [[nodiscard]] std::deque<Entry>& entries() noexcept { return entries_; }
   [[nodiscard]] const std::deque<Entry>& entries() const noexcept { return entries_; }
   void change(Entry& entry);  // it is written with the next commit
-  std::deque<Entry>::iterator remove(std::deque<Entry>::iterator at);
+  std::deque<Entry>::iterator remove(const std::deque<Entry>::iterator& at);
 
   [[nodiscard]] bool dirty() const noexcept { return !changed_.empty() || !gone_.empty(); }
   [[nodiscard]] std::size_t not_durable() const noexcept { return fresh_; }

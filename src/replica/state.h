@@ -52,7 +52,7 @@ struct Sent {
 Answered what_now(int status, const ErrorAnswer& said);
 
 struct Replica::State {
-  State(std::unique_ptr<Store> store, MutatorHost& host, ReplicaOptions options);
+  State(std::unique_ptr<Store> given, MutatorHost& mutators, ReplicaOptions chosen);
 
   // -- what is kept, read and written
   void load();
