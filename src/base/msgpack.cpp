@@ -214,11 +214,11 @@ bool canonical_next(std::string_view bytes, Reader& reader, const Border& border
 
 }  // namespace
 
-bool is_canonical(std::string_view bytes, const Border& border) {
-  if (bytes.size() > border.max_bytes) return false;
+bool is_canonical(std::string_view untrusted, const Border& border) {
+  if (untrusted.size() > border.max_bytes) return false;
   try {
-    Reader reader(bytes);
-    return canonical_next(bytes, reader, border, std::max(border.max_nesting, 0)) && reader.at_end();
+    Reader reader(untrusted);
+    return canonical_next(untrusted, reader, border, std::max(border.max_nesting, 0)) && reader.at_end();
   } catch (const Error&) {
     return false;
   }

@@ -22,6 +22,7 @@ constexpr std::size_t kKeptBytes = 1 << 20;  // of the buffer, between two calls
 struct Shape {
   std::size_t count = 0;
   bool dollar = false;                              // one begins with '$'
+  int used = 0;                                     // by dicts that are being written: what lies in them must not take its place
   std::array<PyObject*, kMostKeys> keys{};          // owned
   std::array<std::uint8_t, kMostKeys> order{};      // sorted: the place of the n-th key in the dict
   std::array<std::uint16_t, kMostKeys + 1> ends{};  // of the n-th key's encoding in `encoded`
@@ -73,6 +74,16 @@ class QuickEncoder {
     std::uint8_t place = 0;  // in the dict
   };
   using Keys = std::array<PyObject*, kMostKeys>;
+  class Use {
+   public:
+    explicit Use(Shape& shape) noexcept : shape_(shape) { ++shape_.used; }
+    ~Use() { --shape_.used; }
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+   private:
+    Shape& shape_;
+  };
 
   // `piece` writes at most `size` bytes at a place and returns the place behind them.
   template <class Piece>
@@ -144,6 +155,7 @@ class QuickEncoder {
       if (!fields(keys, found, count, shape)) return false;
     } else {
       if (shape.dollar && !border_.allow_dollar_keys) return false;
+      const Use use(shape);
       for (std::size_t i = 0; i < count; ++i) {
         const std::size_t begin = shape.ends[i];
         out_ += std::string_view(shape.encoded).substr(begin, shape.ends[i + 1] - begin);
@@ -157,7 +169,7 @@ class QuickEncoder {
   // The fields of a dict whose keys were not met before, or are no objects to meet again.
   bool fields(const Keys& keys, const Keys& found, std::size_t count, Shape& shape) {
     std::array<Key, kMostKeys> sorted;
-    bool kept = count > 0;
+    bool kept = count > 0 && shape.used == 0;
     bool dollar = false;
     for (std::size_t i = 0; i < count; ++i) {
       sorted[i].place = static_cast<std::uint8_t>(i);

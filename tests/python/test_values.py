@@ -2,6 +2,7 @@
 
 import enum
 import math
+import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta, timezone, tzinfo
@@ -101,6 +102,17 @@ def test_dicts_whose_keys_come_in_another_order_are_told_apart() -> None:
         first = {"name": 1, "age": 2, "": 3}
         second = {"age": 2, "": 3, "name": 1}
         assert _core.packb(first) == _core.packb(second) == msgpack.packb({"": 3, "age": 2, "name": 1})
+
+
+def test_what_lies_in_a_dict_does_not_take_the_place_of_its_remembered_keys() -> None:
+    # More kinds of dicts than are remembered, written while the outer one is.
+    inner = [{sys.intern(f"key {n}"): n, "b": 1} for n in range(5000)]
+    document = {"a": inner, "m": 2, "z": {"y": inner[:3]}, "b": 3}
+    for _ in range(3):
+        _core.packb({"a": 0, "m": 0, "z": 0, "b": 0})
+        assert _core.packb(document) == _core.packb(Unusual(document))
+        _core.packb({"a": 0, "m": 0, "z": 0, "b": 0})
+        assert same(_core.unpackb(_core.packb(document)), document)
 
 
 def test_what_grows_without_end_is_refused_before_it_fills_the_memory() -> None:
