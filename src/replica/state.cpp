@@ -364,7 +364,8 @@ void Replica::State::settle() {
     return slot == nullptr || !slot->record.open;
   };
   auto& entries = queue.entries();
-  bool held = false;  // something under the present id is left
+  bool held = false;            // something under the present id is left
+  std::set<std::string> shown;  // of what leaves with its effect: its scope is closed, and no pull will bring it
   for (auto at = entries.begin(); at != entries.end();) {
     if (at->later) {
       ++at;
@@ -376,6 +377,7 @@ void Replica::State::settle() {
     }
     self.settled = std::max(self.settled, at->seq);
     self_dirty = true;
+    if (at->replays()) shown.insert(at->scope);
     at = queue.remove(at);
   }
   if (!held && !self.successor.empty()) activate_successor();
@@ -384,6 +386,7 @@ void Replica::State::settle() {
     self.checked = self.next;
     self_dirty = true;
   }
+  rebase(shown);
 }
 
 void Replica::State::give_up(Entry& entry, std::string code, std::string message) {
