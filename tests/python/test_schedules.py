@@ -324,3 +324,16 @@ def test_a_failing_test_says_its_seed_and_the_seed_runs_it_again(pytester: pytes
     drew = next(line for line in first.outlines if line.startswith("drew"))
     again = pytester.runpytest_inprocess(said.split()[-1], "-p", "no:cacheprovider")
     assert drew in again.outlines
+
+
+def test_what_was_applied_in_a_scope_that_closed_leaves_its_view(sync_world: Any) -> None:
+    mutators = syncline.Mutators()
+    mutators.register("put", lambda tx, args: tx.set("doc", args["id"], {"n": 1}))
+    world = sync_world(mutators, replicas=1, scopes=["hall"])
+    world.run_until_quiet()
+    (replica,) = world.replicas
+    replica.partition()
+    replica.mutate("put", {"id": "1"})
+    world.permit(replica.user, "hall", read=False)
+    world.run_until_quiet()
+    world.assert_converged()
