@@ -332,8 +332,8 @@ def test_what_was_applied_in_a_scope_that_closed_leaves_its_view(sync_world: Any
     world = sync_world(mutators, replicas=1, scopes=["hall"])
     world.run_until_quiet()
     (replica,) = world.replicas
-    replica.partition()
-    replica.mutate("put", {"id": "1"})
     world.permit(replica.user, "hall", read=False)
+    world.run_until_quiet()
+    replica.mutate("put", {"id": "1"})
     world.run_until_quiet()
     world.assert_converged()
