@@ -108,7 +108,7 @@ py::list find(const PyTx& self, py::handle entity, py::handle filter, py::handle
   return to_pairs(found);
 }
 
-py::object or_none(const std::string& name) {
+py::object or_none(std::string_view name) {
   if (name.empty()) return py::none();
   return to_str(name);
 }

@@ -164,10 +164,9 @@ std::unique_ptr<WriteSession> Engine::write(const std::vector<std::string>& scop
 
 WriteSession::WriteSession(std::unique_ptr<CommitQueue::Session> session, const std::vector<std::string>& scopes, std::string user,
                            std::uint64_t seed)
-    : session_(std::move(session)), user_(std::move(user)) {
-  const auto random = std::make_shared<Random>(seed);
+    : session_(std::move(session)), scopes_(scopes), user_(std::move(user)), random_(seed) {
   WriteSet& set = session_->set();
-  for (const std::string& scope : scopes) txs_.push_back(std::make_shared<Tx>(set, scope, std::string(), user_, set.now(), random));
+  for (const std::string& scope : scopes_) txs_.push_back(std::make_shared<Tx>(set, scope, std::string_view(), user_, set.now(), random_));
 }
 
 WriteSession::~WriteSession() { rollback(); }

@@ -213,7 +213,9 @@ class WriteSession {
 
  private:
   std::unique_ptr<CommitQueue::Session> session_;
-  std::string user_;
+  const std::vector<std::string> scopes_;
+  const std::string user_;
+  Random random_;
   std::vector<std::shared_ptr<Tx>> txs_;
 };
 

@@ -4,9 +4,15 @@
 
 namespace syncline {
 
+namespace {
+
+constexpr std::size_t kKept = 64u << 10;  // bytes of memory that a thread keeps for the next content
+
+}  // namespace
+
 std::uint64_t Mutation::content_hash() const {
-  std::string content;
-  content.reserve(name.size() + args.size() + scope.size() + 16);
+  thread_local std::string content;
+  content.clear();
   mp::Writer writer(content);
   writer.array(3);
   if (is_void) {
@@ -20,7 +26,9 @@ std::uint64_t Mutation::content_hash() const {
     writer.raw(args);
   }
   writer.str(scope);
-  return mp::hash64(content);
+  const std::uint64_t hash = mp::hash64(content);
+  if (content.capacity() > kKept) std::string().swap(content);
+  return hash;
 }
 
 std::set<std::string> PushRequest::scopes() const {

@@ -26,7 +26,7 @@ MutationResult not_run(const char* why) { return refused(refusal(Code::unavailab
 
 // Deduplication needs the group's own results as well as the stored ones.
 std::optional<results::Stored> stored_result(WriteSet& set, const WriteSet::Client& client, std::int64_t seq) {
-  if (const auto found = client.results.find(seq); found != client.results.end()) return results::decode_entry(found->second);
+  if (std::optional<results::Stored> own = client.results.find(seq)) return own;
   if (const std::optional<ResultRow> row = set.tx().result(client.row.client_id, seq)) return results::find(row->results, seq);
   return std::nullopt;
 }
@@ -154,7 +154,7 @@ PushResult Engine::run_push(WriteSet& set, const PushRequest& request, MutatorHo
       client->row.owner = options.user;
       client->row.last_seq = mutation.client_seq;
       client->dirty = true;
-      client->results[mutation.client_seq] = results::encode_entry(mutation.client_seq, mutation.content_hash(), result);
+      client->results.add(mutation.client_seq, mutation.content_hash(), result);
       // Its last_seq moved, and a pull of this scope must be able to say so. A scope that the client could not write stays untouched:
       // else refused requests would make scopes.
       if (!mutation.is_void && may_touch(result)) set.touch_scope(mutation.scope, result.cursor);
@@ -192,7 +192,8 @@ Outcome Engine::decide(WriteSet& set, const Mutation& mutation, MutatorHost& hos
     }
     const std::int64_t now = std::min(mutation.ts.value_or(set.now()), set.now());
     const std::uint64_t seed = mutation.seed ? *mutation.seed : entropy_->next();
-    Tx tx(set, mutation.scope, mutation.client_id, options.user, now, std::make_shared<Random>(seed));
+    Random random(seed);
+    Tx tx(set, mutation.scope, mutation.client_id, options.user, now, random);
     Outcome outcome = host.run(mutation, tx);
     if (outcome.failure) outcome.failure->seed = seed;
     // A fault of the storage below a mutator is no answer to it.

@@ -1,47 +1,12 @@
 #include "engine/results.h"
 
+#include <algorithm>
+
 #include "base/msgpack.h"
 
 namespace syncline::results {
 
-std::string encode_entry(std::int64_t seq, std::uint64_t hash, const MutationResult& result) {
-  constexpr std::size_t kNumbers = 32;  // of an entry, and of a change
-  std::size_t size = kNumbers;
-  for (const ChangeNote& change : result.changes) size += kNumbers + change.entity.size() + change.id.size();
-  std::string out;
-  out.reserve(size);
-  mp::Writer writer(out);
-  writer.array(5);
-  writer.integer(seq);
-  writer.natural(hash);
-  writer.integer(result.cursor);
-  if (result.error) {
-    writer.array(3);
-    writer.str(result.error->code);
-    writer.str(result.error->message);
-    writer.map(result.error->details.size());
-    for (const auto& [name, value] : result.error->details) {
-      writer.str(name);
-      if (const auto* number = std::get_if<std::int64_t>(&value)) {
-        writer.integer(*number);
-      } else {
-        writer.str(std::get<std::string>(value));
-      }
-    }
-  } else {
-    writer.nil();
-  }
-  writer.array(result.changes.size());
-  for (const ChangeNote& change : result.changes) {
-    writer.array(5);
-    writer.integer(change.cursor);
-    writer.str(change.entity);
-    writer.str(change.id);
-    writer.integer(static_cast<std::int64_t>(change.op));
-    writer.integer(change.version);
-  }
-  return out;
-}
+namespace {
 
 Stored decode_entry(std::string_view entry) {
   mp::Reader reader(entry);
@@ -80,11 +45,55 @@ Stored decode_entry(std::string_view entry) {
   return stored;
 }
 
-std::string pack(const std::map<std::int64_t, std::string>& entries) {
+}  // namespace
+
+void Entries::add(std::int64_t seq, std::uint64_t hash, const MutationResult& result) {
+  places_.push_back({seq, bytes_.size()});
+  mp::Writer writer(bytes_);
+  writer.array(5);
+  writer.integer(seq);
+  writer.natural(hash);
+  writer.integer(result.cursor);
+  if (result.error) {
+    writer.array(3);
+    writer.str(result.error->code);
+    writer.str(result.error->message);
+    writer.map(result.error->details.size());
+    for (const auto& [name, value] : result.error->details) {
+      writer.str(name);
+      if (const auto* number = std::get_if<std::int64_t>(&value)) {
+        writer.integer(*number);
+      } else {
+        writer.str(std::get<std::string>(value));
+      }
+    }
+  } else {
+    writer.nil();
+  }
+  writer.array(result.changes.size());
+  for (const ChangeNote& change : result.changes) {
+    writer.array(5);
+    writer.integer(change.cursor);
+    writer.str(change.entity);
+    writer.str(change.id);
+    writer.integer(static_cast<std::int64_t>(change.op));
+    writer.integer(change.version);
+  }
+}
+
+std::optional<Stored> Entries::find(std::int64_t seq) const {
+  const auto place = std::ranges::lower_bound(places_, seq, {}, &Place::seq);
+  if (place == places_.end() || place->seq != seq) return std::nullopt;
+  return decode_entry(std::string_view(bytes_).substr(place->at));
+}
+
+std::string Entries::pack() const {
+  constexpr std::size_t kHead = 5;
   std::string out;
+  out.reserve(kHead + bytes_.size());
   mp::Writer writer(out);
-  writer.array(entries.size());
-  for (const auto& [seq, entry] : entries) writer.raw(entry);
+  writer.array(places_.size());
+  writer.raw(bytes_);
   return out;
 }
 

@@ -7,11 +7,12 @@
 // Threads  any: pure functions.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/mutation.h"
 
@@ -22,9 +23,25 @@ struct Stored {
   MutationResult result;
 };
 
-std::string encode_entry(std::int64_t seq, std::uint64_t hash, const MutationResult& result);
-Stored decode_entry(std::string_view entry);
-std::string pack(const std::map<std::int64_t, std::string>& entries);
+// What one client's pushes of one commit are answered, encoded one after the other.
+class Entries {
+ public:
+  void add(std::int64_t seq, std::uint64_t hash, const MutationResult& result);  // seq: above those that are in
+  [[nodiscard]] std::optional<Stored> find(std::int64_t seq) const;
+  [[nodiscard]] bool empty() const noexcept { return places_.empty(); }
+  [[nodiscard]] std::int64_t first() const { return places_.front().seq; }
+  [[nodiscard]] std::int64_t last() const { return places_.back().seq; }
+  [[nodiscard]] std::string pack() const;  // the blob
+
+ private:
+  struct Place {
+    std::int64_t seq;
+    std::size_t at;  // where its entry begins
+  };
+  std::string bytes_;
+  std::vector<Place> places_;
+};
+
 std::optional<Stored> find(std::string_view blob, std::int64_t seq);
 
 }  // namespace syncline::results

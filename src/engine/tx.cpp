@@ -7,13 +7,8 @@
 
 namespace syncline {
 
-Tx::Tx(Workspace& workspace, std::string scope, std::string client_id, std::string user, std::int64_t now, std::shared_ptr<Random> random)
-    : workspace_(&workspace),
-      scope_(std::move(scope)),
-      client_id_(std::move(client_id)),
-      user_(std::move(user)),
-      now_(now),
-      random_(std::move(random)) {}
+Tx::Tx(Workspace& workspace, std::string_view scope, std::string_view client_id, std::string_view user, std::int64_t now, Random& random)
+    : workspace_(&workspace), scope_(scope), client_id_(client_id), user_(user), now_(now), random_(random) {}
 
 Workspace& Tx::live(std::string_view entity) {
   if (workspace_ == nullptr) {
@@ -53,7 +48,7 @@ void Tx::update(std::string_view entity, std::string_view id, std::string_view p
   }
   const std::optional<Seen> seen = workspace.get(scope_, entity, id);
   if (!seen) {
-    throw Error(Code::not_found, "no document " + std::string(entity) + "/" + std::string(id) + " in " + scope_ + " to update");
+    throw Error(Code::not_found, "no document " + std::string(entity) + "/" + std::string(id) + " in " + std::string(scope_) + " to update");
   }
   workspace.set(scope_, entity, id, delta::merge_fields(seen->body, patch));
 }
@@ -83,10 +78,10 @@ std::vector<Row> Tx::find(std::string_view entity, const FindOptions& options) {
 
 std::int64_t Tx::now() const noexcept { return now_; }
 
-std::string Tx::uuid() { return uuid7(now_, random_->next()); }
+std::string Tx::uuid() { return uuid7(now_, random_.next()); }
 
-double Tx::random() { return random_->uniform(); }
+double Tx::random() { return random_.uniform(); }
 
-std::uint64_t Tx::random_bits() { return random_->next(); }
+std::uint64_t Tx::random_bits() { return random_.next(); }
 
 }  // namespace syncline

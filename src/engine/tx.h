@@ -6,11 +6,9 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "base/ids.h"
@@ -21,7 +19,8 @@ namespace syncline {
 
 class Tx {
  public:
-  Tx(Workspace& workspace, std::string scope, std::string client_id, std::string user, std::int64_t now, std::shared_ptr<Random> random);
+  // `random` is one for each mutation, shared by the scopes of one write. It and what the views show live until `end()`.
+  Tx(Workspace& workspace, std::string_view scope, std::string_view client_id, std::string_view user, std::int64_t now, Random& random);
 
   // Encoded bodies are canonical msgpack maps. Throw Error(invalid_mutation) for a bad name or body, Error(closed) when dead.
   std::optional<std::string_view> get(std::string_view entity, std::string_view id);
@@ -34,9 +33,9 @@ class Tx {
   std::vector<Row> scan(std::string_view entity, std::string_view prefix = {}, std::int64_t limit = -1);
   std::vector<Row> find(std::string_view entity, const FindOptions& options);
 
-  [[nodiscard]] const std::string& scope() const noexcept { return scope_; }
-  [[nodiscard]] const std::string& client_id() const noexcept { return client_id_; }  // empty: backend
-  [[nodiscard]] const std::string& user() const noexcept { return user_; }            // empty: none
+  [[nodiscard]] std::string_view scope() const noexcept { return scope_; }
+  [[nodiscard]] std::string_view client_id() const noexcept { return client_id_; }  // empty: backend
+  [[nodiscard]] std::string_view user() const noexcept { return user_; }            // empty: none
   [[nodiscard]] std::int64_t now() const noexcept;  // microseconds: the mutation's ts, never later than the server's clock
   std::string uuid();          // UUIDv7 of (now, the mutation's seed)
   double random();             // [0, 1)
@@ -50,9 +49,9 @@ class Tx {
   Workspace& live(std::string_view entity, std::string_view id);
 
   Workspace* workspace_;
-  std::string scope_, client_id_, user_;
+  std::string_view scope_, client_id_, user_;
   std::int64_t now_;
-  std::shared_ptr<Random> random_;  // one per mutation, shared by the scopes of one write
+  Random& random_;
 };
 
 }  // namespace syncline

@@ -5,7 +5,6 @@
 
 #include "base/delta.h"
 #include "base/msgpack.h"
-#include "engine/results.h"
 
 namespace syncline {
 
@@ -42,45 +41,64 @@ const std::string& WriteSet::key(std::string_view scope, std::string_view entity
   return key_;
 }
 
-WriteSet::Lower::iterator WriteSet::load(std::string_view key, std::string_view scope, std::string_view entity,
-                                         std::string_view id) {
-  if (const auto found = lower_.find(key); found != lower_.end()) return found;
-  Entry entry;
-  const DocumentKey wanted{scope, entity, id};
-  tx_.documents({&wanted, 1}, [&](std::size_t, const DocumentView* document) {
-    if (document == nullptr) return;
-    entry.row = entry.cursor = document->cursor;
-    entry.created = document->created;
-    entry.version = document->version;
-    entry.created_at = document->created_at;
-    entry.updated_at = document->updated_at;
-    entry.live = !document->deleted;
-    entry.body = document->body;
-  });
-  clean_bytes_ += entry.body.size() + key.size() + sizeof(Entry);
-  return lower_.emplace(std::string(key), std::move(entry)).first;
+WriteSet::Documents::iterator WriteSet::entry(std::string_view key) {
+  // Creations mostly come in order of id.
+  if (!documents_.empty() && documents_.rbegin()->first < key) return documents_.emplace_hint(documents_.end(), key, Entry());
+  const auto at = documents_.lower_bound(key);
+  if (at != documents_.end() && at->first == key) return at;
+  return documents_.emplace_hint(at, key, Entry());
 }
 
-WriteSet::Lower::iterator WriteSet::enter(std::string_view key, std::string_view scope, std::string_view entity, std::string_view id) {
-  if (const auto found = lower_.find(key); found != lower_.end()) return found;
-  Entry entry;
+void WriteSet::know(Documents::value_type& document) {
+  auto& [key, entry] = document;
+  if (entry.known) return;
+  const auto [scope, entity, id] = split_key(key);
+  const DocumentKey wanted{scope, entity, id};
+  tx_.documents({&wanted, 1}, [&entry](std::size_t, const DocumentView* found) {
+    if (found == nullptr) return;
+    entry.row = entry.cursor = found->cursor;
+    entry.created = found->created;
+    entry.version = found->version;
+    entry.created_at = found->created_at;
+    entry.updated_at = found->updated_at;
+    entry.live = !found->deleted;
+    entry.body = found->body;
+  });
+  entry.known = true;
+  clean_bytes_ += entry.body.size() + key.size() + sizeof(Entry);
+}
+
+void WriteSet::enter(Documents::value_type& document) {
+  auto& [key, entry] = document;
+  if (entry.known) return;
+  const auto [scope, entity, id] = split_key(key);
   switch (tx_.claim({scope, entity, id}, head_ + 1)) {
     case Claim::made: entry.claimed = head_ + 1; break;
     case Claim::free: break;
-    case Claim::taken: return load(key, scope, entity, id);
+    case Claim::taken: return know(document);
   }
-  return lower_.emplace(std::string(key), std::move(entry)).first;
+  entry.known = true;
+}
+
+std::string_view WriteSet::named(std::string_view name) {
+  if (name.empty()) return {};
+  for (const std::string_view last : last_names_) {
+    if (last == name) return last;
+  }
+  std::string_view& last = last_names_[next_name_++ % last_names_.size()];
+  last = names_.emplace_back(name);
+  return last;
 }
 
 std::optional<Seen> WriteSet::get(std::string_view scope, std::string_view entity, std::string_view id) {
-  const std::string& wanted = key(scope, entity, id);
-  const auto lower = load(wanted, scope, entity, id);
-  if (const auto upper = upper_.find(wanted); upper != upper_.end()) {
-    if (!upper->second.live) return std::nullopt;
+  const auto at = this->entry(key(scope, entity, id));
+  know(*at);
+  Entry& entry = at->second;
+  if (entry.drafted) {
+    if (!entry.draft_live) return std::nullopt;
     // What this mutation has written is the next version, once, however often it wrote.
-    return Seen{upper->second.body, lower->second.version + 1};
+    return Seen{entry.draft, entry.version + 1};
   }
-  Entry& entry = lower->second;
   if (!entry.live) return std::nullopt;
   if (!outdated(entity, entry.cursor)) return Seen{entry.body, entry.version};
   if (entry.upgraded.empty()) {
@@ -92,16 +110,19 @@ std::optional<Seen> WriteSet::get(std::string_view scope, std::string_view entit
 
 std::int64_t WriteSet::version(std::string_view scope, std::string_view entity, std::string_view id) {
   // Not by `get`: a document that cannot be upgraded can still be deleted.
-  const std::string& wanted = key(scope, entity, id);
-  const Entry& entry = load(wanted, scope, entity, id)->second;
-  if (const auto upper = upper_.find(wanted); upper != upper_.end()) return upper->second.live ? entry.version + 1 : 0;
+  const auto at = this->entry(key(scope, entity, id));
+  know(*at);
+  const Entry& entry = at->second;
+  if (entry.drafted) return entry.draft_live ? entry.version + 1 : 0;
   return entry.live ? entry.version : 0;
 }
 
-WriteSet::Draft& WriteSet::draft(std::string_view scope, std::string_view entity, std::string_view id) {
-  const std::string& wanted = key(scope, entity, id);
-  const auto [at, fresh] = upper_.try_emplace(wanted);
-  if (fresh) upper_order_.push_back(at);
+WriteSet::Entry& WriteSet::draft(std::string_view scope, std::string_view entity, std::string_view id) {
+  const auto at = entry(key(scope, entity, id));
+  if (!at->second.drafted) {
+    at->second.drafted = true;
+    drafts_.push_back(at);
+  }
   return at->second;
 }
 
@@ -112,16 +133,16 @@ void WriteSet::set(std::string_view scope, std::string_view entity, std::string_
                     " bytes encoded; at most " + std::to_string(max_document_) + " are stored",
                 {{"limit", static_cast<std::int64_t>(max_document_)}});
   }
-  Draft& written = draft(scope, entity, id);
-  written.body = std::move(body);
-  written.live = true;
+  Entry& written = draft(scope, entity, id);
+  written.draft = std::move(body);
+  written.draft_live = true;
 }
 
 bool WriteSet::remove(std::string_view scope, std::string_view entity, std::string_view id) {
   if (version(scope, entity, id) == 0) return false;
-  Draft& written = draft(scope, entity, id);
-  written.body.clear();
-  written.live = false;
+  Entry& written = draft(scope, entity, id);
+  written.draft.clear();
+  written.draft_live = false;
   return true;
 }
 
@@ -130,11 +151,13 @@ void WriteSet::scan(std::string_view scope, std::string_view entity, std::string
   std::string first;
   write_key(first, scope, entity, prefix);
   std::map<std::string_view, const std::string*> overlay;
-  for (auto at = lower_.lower_bound(first); at != lower_.end() && at->first.starts_with(first); ++at) {
-    if (at->second.dirty) overlay[split_key(at->first).id] = at->second.live ? &at->second.body : nullptr;
-  }
-  for (auto at = upper_.lower_bound(first); at != upper_.end() && at->first.starts_with(first); ++at) {
-    overlay[split_key(at->first).id] = at->second.live ? &at->second.body : nullptr;
+  for (auto at = documents_.lower_bound(first); at != documents_.end() && at->first.starts_with(first); ++at) {
+    const Entry& entry = at->second;
+    if (entry.drafted) {
+      overlay[split_key(at->first).id] = entry.draft_live ? &entry.draft : nullptr;
+    } else if (entry.dirty) {
+      overlay[split_key(at->first).id] = entry.live ? &entry.body : nullptr;
+    }
   }
   auto next = overlay.begin();
   bool wanted = true;
@@ -176,54 +199,62 @@ void WriteSet::touch_scope(std::string_view scope, Cursor cursor) {
 
 std::vector<ChangeNote> WriteSet::merge(const Origin& origin, Cursor& cursor) {
   std::vector<ChangeNote> notes;
+  notes.reserve(drafts_.size());
   Cursor first = 0;
-  for (const Upper::iterator& written : upper_order_) {
-    const auto [scope, entity, id] = split_key(written->first);
-    Draft& draft = written->second;
+  for (const Documents::iterator& written : drafts_) {
+    Entry& entry = written->second;
     // A document that is written and was not looked at is mostly new; then the cursor it claims is the one it takes below.
-    Entry& entry = (draft.live ? enter(written->first, scope, entity, id) : load(written->first, scope, entity, id))->second;
-    if (!entry.live && !draft.live) continue;
+    if (entry.draft_live) {
+      enter(*written);
+    } else {
+      know(*written);
+    }
+    if (!entry.live && !entry.draft_live) continue;
 
-    Line line;
+    const auto [scope, entity, id] = split_key(written->first);
+    LogLineView line;
     if (!entry.live) {
-      line.view.op = Op::create;
-    } else if (!draft.live) {
-      line.view.op = Op::remove;
-      line.delta = std::move(entry.body);
+      line.op = Op::create;
+    } else if (!entry.draft_live) {
+      line.op = Op::remove;
+      line.delta = deltas_.emplace_back(std::move(entry.body));
     } else {
       // The same bytes under another schema are another document.
-      if (entry.body == draft.body && !outdated(entity, entry.cursor)) continue;
-      line.view.op = Op::update;
-      line.delta = delta::diff(entry.body, draft.body);
+      if (entry.body == entry.draft && !outdated(entity, entry.cursor)) continue;
+      line.op = Op::update;
+      line.delta = deltas_.emplace_back(delta::diff(entry.body, entry.draft));
     }
     cursor = take_cursor();
     if (first == 0) first = cursor;
-    line.view.cursor = cursor;
-    line.view.previous = entry.cursor;
-    line.view.version = entry.version + 1;
-    line.view.ts = now_;
-    line.view.client_seq = origin.client_id.empty() ? first : origin.client_seq;
-    line.view.mutation_ts = origin.mutation_ts;
-    line.view.hash = draft.live ? mp::hash64(draft.body) : 0;
-    line.key = written->first;
-    line.client_id = origin.client_id;
-    line.user = origin.user;
-    line.mutation = origin.mutation;
-    bytes_ += draft.body.size() + line.delta.size() + line.key.size();
+    line.cursor = cursor;
+    line.scope = scope;
+    line.entity = entity;
+    line.id = id;
+    line.previous = entry.cursor;
+    line.version = entry.version + 1;
+    line.ts = now_;
+    line.client_id = named(origin.client_id);
+    line.client_seq = origin.client_id.empty() ? first : origin.client_seq;
+    line.user = named(origin.user);
+    line.mutation = named(origin.mutation);
+    line.mutation_ts = origin.mutation_ts;
+    line.hash = entry.draft_live ? mp::hash64(entry.draft) : 0;
+    bytes_ += entry.draft.size() + line.delta.size() + written->first.size();
 
-    if (line.view.op == Op::create) {
+    if (line.op == Op::create) {
       entry.created = cursor;
       entry.created_at = now_;
     }
     entry.cursor = cursor;
-    entry.version = line.view.version;
+    entry.version = line.version;
     entry.updated_at = now_;
-    entry.live = draft.live;
-    entry.body = std::move(draft.body);
+    entry.live = entry.draft_live;
+    entry.body = std::move(entry.draft);
     entry.dirty = true;
-    notes.push_back({cursor, std::string(entity), std::string(id), line.view.op, line.view.version});
+    notes.push_back({cursor, std::string(entity), std::string(id), line.op, line.version});
     touch_scope(scope, cursor);
-    log_.push_back(std::move(line));
+    log_.push_back(line);
+    ++changes_;
   }
   if (notes.empty()) cursor = take_cursor();
   ++merges_;
@@ -232,10 +263,15 @@ std::vector<ChangeNote> WriteSet::merge(const Origin& origin, Cursor& cursor) {
 }
 
 void WriteSet::drop() noexcept {
-  upper_order_.clear();
-  upper_.clear();
+  for (const Documents::iterator& written : drafts_) {
+    Entry& entry = written->second;
+    entry.draft.clear();
+    entry.drafted = false;
+    if (!entry.known) documents_.erase(written);
+  }
+  drafts_.clear();
   if (clean_bytes_ > kReadCacheBytes) {
-    std::erase_if(lower_, [](const auto& item) { return !item.second.dirty; });
+    std::erase_if(documents_, [](const auto& item) { return !item.second.dirty; });
     clean_bytes_ = 0;
   }
 }
@@ -297,7 +333,7 @@ WriteSet::Client& WriteSet::client(std::string_view client_id) {
 void WriteSet::flush(std::int64_t keep_unsettled_results) {
   WriteBatch batch;
   batch.head = head_;
-  for (const auto& [key, entry] : lower_) {
+  for (const auto& [key, entry] : documents_) {
     if (!entry.dirty) continue;
     const auto [scope, entity, id] = split_key(key);
     // A document that was made and unmade within the group leaves its tombstone as well: its log lines name it.
@@ -316,19 +352,7 @@ void WriteSet::flush(std::int64_t keep_unsettled_results) {
   }
   // In cursor order each scope's rows are appended where its last ones lie.
   std::ranges::sort(batch.documents, {}, &PutDocument::cursor);
-  batch.log.reserve(log_.size());
-  for (Line& line : log_) {
-    const auto [scope, entity, id] = split_key(line.key);
-    LogLineView view = line.view;
-    view.scope = scope;
-    view.entity = entity;
-    view.id = id;
-    view.delta = line.delta;
-    view.client_id = line.client_id;
-    view.user = line.user;
-    view.mutation = line.mutation;
-    batch.log.push_back(view);
-  }
+  batch.log = std::move(log_);
   std::deque<std::string> encoded;
   for (const auto& [client_id, client] : clients_) {
     if (!client.dirty) continue;
@@ -340,9 +364,9 @@ void WriteSet::flush(std::int64_t keep_unsettled_results) {
     put.seen_at = now_;
     put.fresh = client.fresh;
     if (!client.results.empty()) {
-      put.first_seq = client.results.begin()->first;
-      put.last_result_seq = client.results.rbegin()->first;
-      put.results = encoded.emplace_back(results::pack(client.results));
+      put.first_seq = client.results.first();
+      put.last_result_seq = client.results.last();
+      put.results = encoded.emplace_back(client.results.pack());
     }
     put.forget_through = client.row.settled > 0 ? client.row.settled : client.row.last_seq - keep_unsettled_results;
     batch.clients.push_back(put);

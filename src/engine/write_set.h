@@ -1,12 +1,13 @@
 // What a commit group has written and not yet flushed: two levels over the store.
 //
-// What     The lower level is what the group's finished mutations left; the upper one is what the running mutation wrote. Success
-//          merges the upper level down (delta, version and cursor of each touched document are made there), failure drops it: no
-//          savepoint. A document that ten mutations touched is one row at flush and ten log lines.
+// What     The lower level is what the group's finished mutations left; the upper one is the drafts that the running mutation wrote, each
+//          beside the document it is for. Success merges them down (delta, version and cursor of each touched document are made there),
+//          failure drops them: no savepoint. A document that ten mutations touched is one row at flush and ten log lines.
 // Owner    the group's leader; lives for one commit.
 // Threads  one at a time: the member whose turn it is.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "engine/mutation.h"
+#include "engine/results.h"
 #include "engine/upgrades.h"
 #include "engine/workspace.h"
 #include "store/store.h"
@@ -43,7 +45,7 @@ class WriteSet final : public Workspace {
   bool remove(std::string_view scope, std::string_view entity, std::string_view id) override;
   // Both levels merged over the store.
   void scan(std::string_view scope, std::string_view entity, std::string_view prefix, const Visit& visit) override;
-  [[nodiscard]] bool dirty() const noexcept { return !upper_order_.empty(); }
+  [[nodiscard]] bool dirty() const noexcept { return !drafts_.empty(); }
 
   // -- its end
   // Merges down; at least one cursor is taken. Returns what changed; `cursor` is the last one taken.
@@ -63,7 +65,7 @@ class WriteSet final : public Workspace {
   struct Client {
     ClientRow row;
     bool fresh = false, dirty = false;
-    std::map<std::int64_t, std::string> results;  // of this group: seq -> encoded entry
+    results::Entries results;  // of this group
   };
   Client& client(std::string_view client_id);  // loads it once; row.owner empty and fresh where it is new
 
@@ -73,54 +75,51 @@ class WriteSet final : public Workspace {
   [[nodiscard]] const std::map<std::string, Cursor, std::less<>>& touched_scopes() const noexcept { return scopes_; }
   [[nodiscard]] std::size_t mutations() const noexcept { return merges_; }
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
-  [[nodiscard]] std::size_t changes() const noexcept { return log_.size(); }
+  [[nodiscard]] std::size_t changes() const noexcept { return changes_; }
   [[nodiscard]] std::int64_t now() const noexcept { return now_; }
   [[nodiscard]] WriteTx& tx() noexcept { return tx_; }
 
  private:
-  struct Entry {                // lower level: the document as the group has left it
-    Cursor row = 0;             // the cursor of its row in the store; 0: it has none
-    Cursor claimed = 0;         // the cursor that its key was put in place with, ahead of its row
+  struct Entry {
+    Cursor row = 0;      // the cursor of its row in the store; 0: it has none
+    Cursor claimed = 0;  // the cursor that its key was put in place with, ahead of its row
     Cursor cursor = 0, created = 0;
     std::int64_t version = 0, created_at = 0, updated_at = 0;
     std::string body;
     std::string upgraded;  // what is read in place of a body of an older schema, once it was asked for
+    std::string draft;     // the running mutation's body for it
+    bool known = false;    // whether it has a row was asked
     bool live = false, dirty = false;
+    bool drafted = false, draft_live = false;
   };
-  struct Draft {  // upper level
-    std::string body;
-    bool live = false;
-  };
-  struct Line {
-    LogLineView view;
-    std::string key, delta, client_id, user, mutation;
-  };
-  using Lower = std::map<std::string, Entry, std::less<>>;
-  using Upper = std::map<std::string, Draft, std::less<>>;
+  using Documents = std::map<std::string, Entry, std::less<>>;
 
   const std::string& key(std::string_view scope, std::string_view entity, std::string_view id);
-  // As `load`, of a document that is about to be written.
-  Lower::iterator enter(std::string_view key, std::string_view scope, std::string_view entity, std::string_view id);
-  Lower::iterator load(std::string_view key, std::string_view scope, std::string_view entity, std::string_view id);
+  Documents::iterator entry(std::string_view key);  // that of the key, made where there is none
+  void know(Documents::value_type& document);       // asks the store for its row, once
+  void enter(Documents::value_type& document);      // as `know`, of one that is about to be written
+  std::string_view named(std::string_view name);    // a copy of what a log line is to say; the last few are remembered
   [[nodiscard]] bool outdated(std::string_view entity, Cursor cursor) const {
     return upgrader_ != nullptr && upgrader_->applies(entity, cursor);
   }
-  Draft& draft(std::string_view scope, std::string_view entity, std::string_view id);
+  Entry& draft(std::string_view scope, std::string_view entity, std::string_view id);
 
   WriteTx& tx_;
   std::int64_t now_;
   std::size_t max_document_;
   std::shared_ptr<const Upgrader> upgrader_;  // null: nothing to upgrade
   Cursor head_;
-  Lower lower_;
-  Upper upper_;
-  std::vector<Upper::iterator> upper_order_;  // in order of first write
-  std::deque<Line> log_;
+  Documents documents_;
+  std::vector<Documents::iterator> drafts_;  // in order of first write
+  std::vector<LogLineView> log_;             // their views: of the keys of `documents_`, of `deltas_` and `names_`
+  std::deque<std::string> deltas_, names_;
+  std::array<std::string_view, 4> last_names_;
+  std::size_t next_name_ = 0;
   std::map<std::string, Cursor, std::less<>> scopes_;
   std::map<std::string, Client, std::less<>> clients_;
   std::map<std::string, std::string, std::less<>> unlogged_;  // written by the group; empty: gone
   std::string key_;
-  std::size_t merges_ = 0, bytes_ = 0, clean_bytes_ = 0;
+  std::size_t merges_ = 0, changes_ = 0, bytes_ = 0, clean_bytes_ = 0;
 };
 
 }  // namespace syncline

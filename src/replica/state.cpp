@@ -165,7 +165,8 @@ Outcome Replica::State::run(const Entry& entry, Overlay& overlay) {
   mutation.scope = entry.scope;
   mutation.ts = entry.ts;
   mutation.seed = entry.seed;
-  Tx tx(overlay, entry.scope, mutation.client_id, options.user, entry.ts, std::make_shared<Random>(entry.seed));
+  Random random(entry.seed);
+  Tx tx(overlay, entry.scope, mutation.client_id, options.user, entry.ts, random);
   struct End {
     Tx& tx;
     ~End() { tx.end(); }
