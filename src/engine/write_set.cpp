@@ -50,7 +50,8 @@ WriteSet::Documents::iterator WriteSet::entry(std::string_view key) {
 }
 
 void WriteSet::know(Documents::value_type& document) {
-  auto& [key, entry] = document;
+  const std::string& key = document.first;
+  Entry& entry = document.second;
   if (entry.known) return;
   const auto [scope, entity, id] = split_key(key);
   const DocumentKey wanted{scope, entity, id};
