@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import contextlib
 import dataclasses
 import logging
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from . import _core, telemetry
 from . import retention as _keeping
 from . import verify as _verify
-from ._runner import AsyncWrite, Runner
+from ._runner import AsyncWrite, Push, Runner
 from .broker import Broker, LocalBroker, Poke, Subscription
 from .dead_letters import DeadLetters
 from .errors import InvalidRequest, Timeout, UsageError
@@ -287,16 +285,13 @@ class Engine:
         """
         self._check_task()
         request = self._request(mutations, epoch, settled)
+        seconds = _seconds(timeout)
         with self._span("syncline.push", {"syncline.mutations": len(request)}) as span:
-            future = self._runner.submit(request, user, (), False)
-            waiting = asyncio.wrap_future(future)
-            seconds = _seconds(timeout)
-            if seconds is not None:
-                done, _ = await asyncio.wait((waiting,), timeout=seconds)
-                # Once its turn has come it cannot be withdrawn any more, and ends soon.
-                if not done and future.cancel():
-                    raise Timeout(f"the push was withdrawn: its turn did not come within {timeout} s")
-            result = await waiting
+            push = self._runner.submit(request, user, (), False)
+            await push.arrived(seconds)
+            if push.withdrawn:
+                raise Timeout(f"the push was withdrawn: its turn did not come within {timeout} s")
+            result = push.result()
             telemetry.tell(span, result)
         return result
 
@@ -322,7 +317,7 @@ class Engine:
         user: str | None,
         forbidden: Collection[str],
         require_client: bool,
-    ) -> concurrent.futures.Future[_core.PushResult]:
+    ) -> Push:
         return self._runner.submit(request, user, tuple(forbidden), require_client)
 
     # ------------------------------------------------------------------------------------------------- pull

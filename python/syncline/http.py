@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar
 from . import _core, errors, openapi, telemetry
 from . import admin as administration
 from . import inspector as inspection
+from ._runner import Push
 from ._web import Asset, asset
 from .metrics import render as render_metrics
 
@@ -502,13 +503,13 @@ class Handler:
         while not isinstance(outcome, Response):
             value: object = None
             failure: BaseException | None = None
-            if isinstance(outcome, concurrent.futures.Future):
+            if isinstance(outcome, Push):
                 try:
                     # A thread that holds a write would wait for a push that waits for it.
                     self._engine._native.check_not_writing()
-                    concurrent.futures.wait((outcome,))
+                    outcome.wait()
                 except BaseException:
-                    outcome.cancel()
+                    outcome.withdraw()
                     plan.close()
                     raise
                 value, failure = _settled(outcome)
@@ -1191,7 +1192,7 @@ def _advance(plan: _Plan, value: object, failure: BaseException | None, *, may_w
             value = step.begin()
         except Exception as error:
             failure = error
-        if isinstance(value, concurrent.futures.Future) or inspect.isawaitable(value):
+        if isinstance(value, Push) or inspect.isawaitable(value):
             return value
 
 
@@ -1201,16 +1202,14 @@ def _perform(plan: _Plan, step: _Step) -> object:
         value = step.begin()
     except Exception as error:
         return _advance(plan, None, error, may_wait=True)
-    if isinstance(value, concurrent.futures.Future) or inspect.isawaitable(value):
+    if isinstance(value, Push) or inspect.isawaitable(value):
         return value
     return _advance(plan, value, None, may_wait=True)
 
 
-def _settled(future: concurrent.futures.Future[object]) -> tuple[object, BaseException | None]:
-    if future.cancelled():
-        return None, errors.Unavailable("the push was withdrawn; try again")
-    failure = future.exception()
-    return (None, failure) if failure is not None else (future.result(), None)
+def _settled(push: Push) -> tuple[object, BaseException | None]:
+    outcome = push.outcome
+    return (None, outcome) if isinstance(outcome, BaseException) else (outcome, None)
 
 
 async def _drive(plan: _Plan, executor: concurrent.futures.Executor | None) -> object:
@@ -1225,8 +1224,8 @@ async def _drive(plan: _Plan, executor: concurrent.futures.Executor | None) -> o
             outcome = await loop.run_in_executor(executor, context.run, _perform, plan, outcome)
             continue
         try:
-            if isinstance(outcome, concurrent.futures.Future):
-                await _finished(outcome, loop)
+            if isinstance(outcome, Push):
+                await outcome.arrived()
                 value, failure = _settled(outcome)
             elif inspect.isawaitable(outcome):
                 value = await outcome
@@ -1238,27 +1237,6 @@ async def _drive(plan: _Plan, executor: concurrent.futures.Executor | None) -> o
         except Exception as error:
             failure = error
         outcome = _advance(plan, value, failure, may_wait=False)
-
-
-async def _finished(future: concurrent.futures.Future[object], loop: asyncio.AbstractEventLoop) -> None:
-    """Waits until the future is done, without taking over what it holds: a SystemExit in it would stop the
-    loop."""
-    waiter = loop.create_future()
-
-    def wake() -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    def done(_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
-            loop.call_soon_threadsafe(wake)
-
-    future.add_done_callback(done)
-    try:
-        await waiter
-    except asyncio.CancelledError:
-        future.cancel()
-        raise
 
 
 # -------------------------------------------------------------------------------------------------- functions

@@ -211,6 +211,205 @@ def test_asynchronous_pushes_run_on_one_thread_in_their_callers_context(bench: B
     assert bench.engine.stats().commits - before < 50
 
 
+class Held:
+    """The engine's own thread in a mutator until `go`: what is pushed meanwhile is its next batch."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._running, self._go = threading.Event(), threading.Event()
+        self._then = bench.hook
+        bench.hook = self._hold
+        self._thread = threading.Thread(target=lambda: asyncio.run(bench.push_async()))
+        self._thread.start()
+        assert self._running.wait(30)
+
+    def _hold(self, tx: syncline.Tx) -> None:
+        self._bench.hook = self._then
+        self._running.set()
+        assert self._go.wait(30)
+
+    def wait_for(self, count: int) -> None:
+        while self._bench.engine._runner._pushes.qsize() < count:
+            time.sleep(0.001)
+
+    def go(self) -> None:
+        self._go.set()
+        self._thread.join()
+
+
+who: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
+
+
+async def push_as(bench: Bench, name: str) -> str:
+    """Pushes in the name's context; returns the document that the answer speaks of, and checks where it came
+    back."""
+    loop, thread = asyncio.get_running_loop(), threading.get_ident()
+    who.set(name)
+    mutation = {"name": "run", "scope": name, "client_id": name, "client_seq": 1}
+    (result,) = await bench.engine.push_async([mutation])
+    assert asyncio.get_running_loop() is loop
+    assert threading.get_ident() == thread
+    assert result.cursor == bench.engine.cursor(name)
+    (document,) = bench.engine.pull(name)
+    return document.id
+
+
+def test_results_of_one_batch_arrive_each_on_its_own_loop(bench: Bench) -> None:
+    bench.hook = lambda tx: tx.set("doc", who.get(), {})
+    held = Held(bench)
+    names = [[f"{loop}-{number}" for number in range(10)] for loop in range(4)]
+    answers: dict[int, list[str]] = {}
+
+    def run(loop: int) -> None:
+        async def main() -> list[str]:
+            return await asyncio.gather(*(push_as(bench, name) for name in names[loop]))
+
+        answers[loop] = asyncio.run(main())
+
+    threads = [threading.Thread(target=run, args=(loop,)) for loop in range(4)]
+    for thread in threads:
+        thread.start()
+    held.wait_for(40)
+    before = bench.engine.stats().commits
+    held.go()
+    for thread in threads:
+        thread.join()
+    assert [answers[loop] for loop in range(4)] == names
+    assert bench.engine.stats().commits - before == 2
+
+
+def test_a_batch_wakes_its_loop_once(bench: Bench) -> None:
+    woken = 0
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+
+        def count(*args: Any, **options: Any) -> asyncio.Handle:
+            nonlocal woken
+            woken += 1
+            return wake(*args, **options)
+
+        held = Held(bench)
+        loop.call_soon_threadsafe = count  # type: ignore[method-assign]
+        pushes = [asyncio.ensure_future(bench.push_async()) for _ in range(50)]
+        await asyncio.sleep(0)
+        held.wait_for(50)
+        held.go()
+        await asyncio.gather(*pushes)
+
+    asyncio.run(main())
+    assert woken == 1
+
+
+def test_a_loop_that_was_closed_does_not_lose_the_results_of_others(bench: Bench) -> None:
+    bench.hook = lambda tx: tx.set("doc", who.get(), {})
+    held = Held(bench)
+    closed = asyncio.new_event_loop()
+    forgotten = closed.create_task(push_as(bench, "forgotten"))
+    closed.run_until_complete(asyncio.sleep(0))
+    held.wait_for(1)
+    closed.close()
+    answers: list[str] = []
+    other = threading.Thread(target=lambda: answers.append(asyncio.run(push_as(bench, "other"))))
+    other.start()
+    held.wait_for(2)
+    held.go()
+    other.join()
+    assert answers == ["other"]
+    assert not forgotten.done()
+    # Nobody withdrew it: that its loop ended says nothing of what it pushed.
+    assert [one.id for one in bench.engine.pull("forgotten")] == ["forgotten"]
+    forgotten._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_a_push_whose_turn_has_come_is_not_withdrawn(bench: Bench) -> None:
+    running, go = threading.Event(), threading.Event()
+
+    def hook(tx: syncline.Tx) -> None:
+        running.set()
+        assert go.wait(30)
+        tx.set("doc", tx.uuid(), {})
+
+    async def main() -> None:
+        bench.hook = hook
+        cancelled = asyncio.ensure_future(bench.push_async())
+        await asyncio.sleep(0)
+        assert running.wait(30)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        go.set()
+        await bench.push_async()
+
+        running.clear()
+        go.clear()
+        late = asyncio.ensure_future(bench.push_async(timeout=0.01))
+        await asyncio.sleep(0)
+        # The loop stands still meanwhile: its timer comes after the turn.
+        assert running.wait(30)
+        await asyncio.sleep(0.05)
+        assert not late.done()
+        go.set()
+        assert (await late).ok
+
+    asyncio.run(main())
+    assert len(bench.engine.pull("s")) == 3
+
+
+def test_what_ends_one_push_reaches_its_caller_and_not_its_batch(bench: Bench) -> None:
+    class Leaves(BaseException):
+        pass
+
+    def hook(tx: syncline.Tx) -> None:
+        if who.get() == "leaves":
+            raise Leaves
+        tx.set("doc", who.get(), {})
+
+    async def main() -> list[Any]:
+        held = Held(bench)
+        names = ("a", "leaves", "b")
+        pushes = [asyncio.ensure_future(push_as(bench, name)) for name in names]
+        await asyncio.sleep(0)
+        held.wait_for(3)
+        held.go()
+        return await asyncio.gather(*pushes, return_exceptions=True)
+
+    bench.hook = hook
+    first, left, last = asyncio.run(main())
+    assert (first, last) == ("a", "b")
+    assert isinstance(left, Leaves)
+
+
+def test_a_signal_withdraws_what_a_thread_waits_for_over_http(bench: Bench) -> None:
+    def interrupt() -> None:
+        held.wait_for(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    body = b'{"mutations": [{"name": "run", "scope": "s", "client_id": "c", "client_seq": 1}]}'
+    headers = {"content-type": "application/json"}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        held = Held(bench)
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            bench.engine.handle(
+                "POST",
+                "/_sync/push",
+                headers,
+                body,
+                authenticate=lambda request: "ada",
+                authorize=lambda user, action, scope: True,
+            )
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        held.go()
+    assert bench.push().ok
+    assert len(bench.engine.pull("s")) == 1
+
+
 def test_a_cancelled_push_is_withdrawn(bench: Bench) -> None:
     async def main() -> None:
         with bench.engine.write("other"):

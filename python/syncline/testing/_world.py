@@ -9,7 +9,6 @@ and the crashes. So the same seed and the same calls are the same life, message 
 from __future__ import annotations
 
 import builtins
-import concurrent.futures
 import contextlib
 import dataclasses
 import heapq
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core, errors
 from .._pace import Do, Pace, State
-from .._runner import Runner
+from .._runner import Push, Runner
 from .._session import Session, Task
 from ..broker import Poke
 from ..engine import Engine
@@ -88,13 +87,11 @@ class _InlineRunner(Runner):
 
     def submit(
         self, request: _core.PushRequest, user: str | None, forbidden: tuple[str, ...], require_client: bool
-    ) -> concurrent.futures.Future[_core.PushResult]:
-        from .._runner import _Job
-
+    ) -> Push:
         self.native.check_user(user)
-        job = _Job(request, user, forbidden, require_client)
-        self._run_batch([job])
-        return job.future
+        push = Push(request, user, forbidden, require_client)
+        self._run_batch([push])
+        return push
 
 
 class _Socket:
