@@ -3,6 +3,8 @@
 // What     The lower level is what the group's finished mutations left; the upper one is the drafts that the running mutation wrote, each
 //          beside the document it is for. Success merges them down (delta, version and cursor of each touched document are made there),
 //          failure drops them: no savepoint. A document that ten mutations touched is one row at flush and ten log lines.
+//          One flush at the end, by the leader: a second thread that put the rows of finished mutations in place while the next ones ran
+//          made pushes of 100 creations a tenth faster on two idle cores, and a third slower on two busy ones.
 // Owner    the group's leader; lives for one commit.
 // Threads  one at a time: the member whose turn it is.
 #pragma once
