@@ -6,14 +6,12 @@ another broker (over Redis, say) can stand in its place: `Engine(broker=...)`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from .errors import Closed
+from ._inbox import Inbox
 
 __all__ = ["Broker", "LocalBroker", "Poke", "Subscription"]
 
@@ -71,7 +69,7 @@ class LocalBroker:
         return unsubscribe
 
 
-class Subscription:
+class Subscription(Inbox[Poke]):
     """The pokes of some scopes, for a thread (`for poke in it`, `it.get(timeout)`) or a task (`async for poke
     in it`).
 
@@ -79,93 +77,23 @@ class Subscription:
     """
 
     def __init__(self, subscribe: Callable[[Callable[[Poke], None]], Callable[[], None]]) -> None:
-        self._ready = threading.Condition()
+        super().__init__()
         self._pending: dict[str, Poke] = {}
-        self._sleepers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-        self._closed = False
         self._unsubscribe = subscribe(self._receive)
-
-    def get(self, timeout: float | None = None) -> Poke | None:
-        """The next poke. Waits for it, at most `timeout` seconds; None: none came.
-
-        Raises:
-            Closed: the subscription, or its engine, was closed.
-        """
-        until = None if timeout is None else time.monotonic() + timeout
-        with self._ready:
-            while True:
-                poke = self._take()
-                if poke is not None:
-                    return poke
-                if self._closed:
-                    raise Closed("the subscription is closed")
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    return None
-                self._ready.wait(left)
 
     def close(self) -> None:
         """Ends it: iterations stop, `get` raises. May be called twice, and on any thread."""
-        with self._ready:
-            if self._closed:
-                return
-            self._closed = True
-            self._wake()
+        if self._closed:
+            return
+        super().close()
         self._unsubscribe()
-
-    def __enter__(self) -> Subscription:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Poke]:
-        return self
-
-    def __next__(self) -> Poke:
-        try:
-            poke = self.get()
-        except Closed:
-            raise StopIteration from None
-        assert poke is not None
-        return poke
-
-    def __aiter__(self) -> AsyncIterator[Poke]:
-        return self
-
-    async def __anext__(self) -> Poke:
-        wake = asyncio.Event()
-        sleeper = (asyncio.get_running_loop(), wake)
-        while True:
-            with self._ready:
-                poke = self._take()
-                if poke is not None:
-                    return poke
-                if self._closed:
-                    raise StopAsyncIteration
-                wake.clear()
-                self._sleepers.append(sleeper)
-            try:
-                await wake.wait()
-            finally:
-                with self._ready:
-                    if sleeper in self._sleepers:
-                        self._sleepers.remove(sleeper)
 
     def _take(self) -> Poke | None:
         if not self._pending:
             return None
-        scope = next(iter(self._pending))
-        return self._pending.pop(scope)
+        return self._pending.pop(next(iter(self._pending)))
 
     def _receive(self, poke: Poke) -> None:
         with self._ready:
             self._pending[poke.scope] = poke
             self._wake()
-
-    def _wake(self) -> None:
-        self._ready.notify_all()
-        for loop, event in self._sleepers:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(event.set)
-        self._sleepers.clear()

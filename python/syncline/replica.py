@@ -21,12 +21,13 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core, errors
 from ._driver import Driver, Token, check_token, forget, sockets_available, watch_for_forgotten
+from ._inbox import Inbox
 from .mutators import Mutators
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class DocumentChange:
         return f"<DocumentChange {self.kind} {self.entity}/{self.id} in {self.scope!r}>"
 
 
-class ReplicaSubscription:
+class ReplicaSubscription(Inbox["list[DocumentChange]"]):
     """What `replica.subscribe` returns. Without a callback: iterate over it, in a thread (`for`) or a task
     (`async for`); each item is a list of `DocumentChange`s that became visible together. Use it in a `with`
     block, or `close` it.
@@ -115,78 +116,22 @@ class ReplicaSubscription:
         scope: str | None,
         entity: str | None,
     ) -> None:
+        super().__init__()
         self._driver = driver
         self._callback = callback
         self._loop = _running_loop() if callback is not None else None
         self._scope = scope
         self._entity = entity
-        self._ready = threading.Condition()
         self._batches: deque[list[DocumentChange]] = deque()
-        self._sleepers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-        self._closed = False
-
-    def get(self, timeout: float | None = None) -> list[DocumentChange] | None:
-        """The next changes. Waits for them, at most `timeout` seconds; None: none came.
-
-        Raises:
-            Closed: the subscription, or its replica, was closed.
-        """
-        end = None if timeout is None else time.monotonic() + timeout
-        with self._ready:
-            while not self._batches:
-                if self._closed:
-                    raise errors.Closed("the subscription is closed")
-                left = None if end is None else end - time.monotonic()
-                if left is not None and left <= 0:
-                    return None
-                self._ready.wait(left)
-            return self._batches.popleft()
 
     def close(self) -> None:
         """Ends it: iterations stop, the callback is called no more, `get` raises when nothing is left. May be
         called twice, and on any thread."""
         self._driver.unsubscribe(self)
-        with self._ready:
-            self._closed = True
-            self._wake()
+        super().close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[list[DocumentChange]]:
-        return self
-
-    def __next__(self) -> list[DocumentChange]:
-        try:
-            changes = self.get()
-        except errors.Closed:
-            raise StopIteration from None
-        assert changes is not None
-        return changes
-
-    def __aiter__(self) -> AsyncIterator[list[DocumentChange]]:
-        return self
-
-    async def __anext__(self) -> list[DocumentChange]:
-        wake = asyncio.Event()
-        sleeper = (asyncio.get_running_loop(), wake)
-        while True:
-            with self._ready:
-                if self._batches:
-                    return self._batches.popleft()
-                if self._closed:
-                    raise StopAsyncIteration
-                wake.clear()
-                self._sleepers.append(sleeper)
-            try:
-                await wake.wait()
-            finally:
-                with self._ready:
-                    if sleeper in self._sleepers:
-                        self._sleepers.remove(sleeper)
+    def _take(self) -> list[DocumentChange] | None:
+        return self._batches.popleft() if self._batches else None
 
     def _receive(self, events: Iterable[_core.ReplicaEvent]) -> None:
         """On any thread; the driver keeps them in order."""
@@ -218,13 +163,6 @@ class ReplicaSubscription:
             changes = self._batches.popleft()
         assert self._callback is not None
         return self._callback(changes)
-
-    def _wake(self) -> None:
-        self._ready.notify_all()
-        for loop, event in self._sleepers:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(event.set)
-        self._sleepers.clear()
 
 
 def _merge(batches: Iterable[list[DocumentChange]]) -> list[DocumentChange]:
