@@ -18,7 +18,7 @@ _Pairs: TypeAlias = list[tuple[str, _Document]]
 _SortKey: TypeAlias = str | tuple[str, Literal[1, -1]]
 _Sort: TypeAlias = _SortKey | Sequence[_SortKey]
 _Table: TypeAlias = Mapping[str, tuple[Callable[..., object], Callable[[Any], Any] | None]]
-_Job: TypeAlias = tuple[PushRequest, str | None, Collection[str], bool, Context, Callable[[], bool]]
+_Job: TypeAlias = tuple[PushRequest, str | None, Collection[str], bool, Context, Callable[[bool], bool]]
 
 # ----------------------------------------------------------------------------------------------------- values
 

@@ -37,7 +37,6 @@ class Push:
 
     __slots__ = (
         "_blocked",
-        "_turn",
         "_waiter",
         "context",
         "done",
@@ -45,6 +44,7 @@ class Push:
         "outcome",
         "request",
         "require_client",
+        "turn",
         "user",
         "withdrawn",
     )
@@ -61,18 +61,14 @@ class Push:
         self.done = False
         # Once it is done. Not in a future: a SystemExit in one would stop the event loop, whoever waits.
         self.outcome: _core.PushResult | BaseException | None = None
-        # Who acquires it decides: the one who withdraws the push, or the runner when its turn has come.
-        self._turn = threading.Lock()
+        # Who acquires it first decides: the one who withdraws the push, or the core when its turn has come.
+        self.turn = threading.Lock()
         self._waiter: asyncio.Future[None] | None = None
         self._blocked: threading.Lock | None = None  # a thread's, which waits to acquire it
 
-    def admit(self) -> bool:
-        """Whether it still stands now that its turn has come. From then on it cannot be withdrawn."""
-        return self._turn.acquire(blocking=False)
-
     def withdraw(self) -> bool:
         """Whether it waited still, and now never runs."""
-        if not self._turn.acquire(blocking=False):
+        if not self.turn.acquire(blocking=False):
             return False
         self.withdrawn = True
         return True
@@ -238,7 +234,7 @@ class Runner:
         try:
             outcomes = self.native.push_many(
                 [
-                    (one.request, one.user, one.forbidden, one.require_client, one.context, one.admit)
+                    (one.request, one.user, one.forbidden, one.require_client, one.context, one.turn.acquire)
                     for one in waiting
                 ],
                 self._table,

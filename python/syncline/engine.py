@@ -301,7 +301,10 @@ class Engine:
         epoch: str | None,
         settled: Mapping[str, int] | None,
     ) -> _core.PushRequest:
-        if isinstance(mutations, (Mapping, Mutation, str, bytes)) or not isinstance(mutations, Iterable):
+        # A list is what comes nearly always, and the core would not ask more of it.
+        if not isinstance(mutations, list) and (
+            isinstance(mutations, (Mapping, Mutation, str, bytes)) or not isinstance(mutations, Iterable)
+        ):
             raise InvalidRequest(
                 f"push takes a list of mutations, not {type(mutations).__name__}: write push([...])"
             )

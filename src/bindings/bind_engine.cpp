@@ -116,6 +116,7 @@ py::list push_many(PyEngine& self, const py::list& jobs, const py::dict& table) 
     PushOptions options;
     std::unique_ptr<PyMutatorHost> host;
   };
+  LentTx lent;
   std::vector<Held> held;
   std::vector<PushJob> todo;
   held.reserve(jobs.size());
@@ -124,7 +125,8 @@ py::list push_many(PyEngine& self, const py::list& jobs, const py::dict& table) 
     const auto job = py::reinterpret_borrow<py::tuple>(one);
     PushOptions options{.user = user_of(job[1]), .forbidden = {}, .require_client = job[3].cast<bool>()};
     for (const py::handle scope : job[2]) options.forbidden.emplace(text(scope, "a forbidden scope", Code::usage));
-    held.push_back({job[0], std::move(options), std::make_unique<PyMutatorHost>(table, job[4], job[5], self.limits().document(), self.watch())});
+    held.push_back(
+        {job[0], std::move(options), std::make_unique<PyMutatorHost>(table, job[4], job[5], self.limits().document(), self.watch(), &lent)});
     todo.push_back({held.back().request.cast<const PushRequest*>(), nullptr, held.back().host.get(), {}, nullptr});
   }
   for (std::size_t i = 0; i < todo.size(); ++i) todo[i].options = &held[i].options;

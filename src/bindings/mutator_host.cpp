@@ -110,33 +110,41 @@ class InContext {
 
 }  // namespace
 
-PyMutatorHost::PyMutatorHost(py::dict table, py::object context, py::object admit, const mp::Border& border, MutatorWatch& watch)
-    : table_(std::move(table)), context_(std::move(context)), admit_(std::move(admit)), border_(border), watch_(watch) {}
+PyMutatorHost::PyMutatorHost(py::dict table, py::object context, py::object admit, const mp::Border& border, MutatorWatch& watch,
+                             LentTx* lent)
+    : table_(std::move(table)),
+      context_(std::move(context)),
+      admit_(std::move(admit)),
+      border_(border),
+      watch_(watch),
+      lent_(lent != nullptr ? *lent : own_) {}
 
 PyMutatorHost::~PyMutatorHost() = default;
 
 PyObject* PyMutatorHost::borrow_tx(Tx& tx) {
-  if (!tx_object_ || Py_REFCNT(tx_object_.ptr()) != 1) {
-    tx_object_ = py::cast(std::make_unique<PyTx>());
-    py_tx_ = tx_object_.cast<PyTx*>();
-    py_tx_->border = border_;
+  if (!lent_.object || Py_REFCNT(lent_.object.ptr()) != 1) {
+    lent_.object = py::cast(std::make_unique<PyTx>());
+    lent_.tx = lent_.object.cast<PyTx*>();
+    lent_.tx->border = border_;
   }
-  py_tx_->tx = &tx;
-  py_tx_->thread = std::this_thread::get_id();
-  return tx_object_.ptr();
+  lent_.tx->tx = &tx;
+  lent_.tx->thread = std::this_thread::get_id();
+  return lent_.object.ptr();
 }
 
 Outcome PyMutatorHost::run(const Mutation& mutation, Tx& tx) {
   const WithGil gil;
   struct End {
-    PyMutatorHost& host;
+    LentTx& lent;
     ~End() {
-      if (host.py_tx_ != nullptr) host.py_tx_->tx = nullptr;
+      if (lent.tx != nullptr) lent.tx->tx = nullptr;
     }
-  } end{*this};
+  } end{lent_};
   try {
     if (!admit_.is_none()) {
-      withdrawn_ = !admit_().cast<bool>();
+      const auto admitted = py::reinterpret_steal<py::object>(PyObject_CallOneArg(admit_.ptr(), Py_False));
+      if (!admitted) throw py::error_already_set();
+      withdrawn_ = admitted.ptr() != Py_True;
       admit_ = py::none();
     }
     if (withdrawn_) return {Outcome::Kind::abort, {}};

@@ -381,6 +381,61 @@ def test_what_ends_one_push_reaches_its_caller_and_not_its_batch(bench: Bench) -
     assert isinstance(left, Leaves)
 
 
+def test_a_tx_that_one_push_of_a_batch_kept_is_dead_in_the_next(bench: Bench) -> None:
+    kept: list[syncline.Tx] = []
+    refused: list[BaseException] = []
+
+    def hook(tx: syncline.Tx) -> None:
+        for other in kept:
+            assert tx is not other
+            with pytest.raises(syncline.Error) as raised:
+                other.set("doc", "stolen", {})
+            refused.append(raised.value)
+        kept.append(tx)
+        tx.set("doc", who.get(), {})
+
+    async def main() -> list[str]:
+        held = Held(bench)
+        pushes = [asyncio.ensure_future(push_as(bench, name)) for name in "abc"]
+        await asyncio.sleep(0)
+        held.wait_for(3)
+        held.go()
+        return await asyncio.gather(*pushes)
+
+    bench.hook = hook
+    assert asyncio.run(main()) == ["a", "b", "c"]
+    assert len(refused) == 3
+
+
+def test_a_push_withdrawn_within_its_batch_does_not_run(bench: Bench) -> None:
+    running, go = threading.Event(), threading.Event()
+
+    def hook(tx: syncline.Tx) -> None:
+        if who.get() == "first":
+            running.set()
+            assert go.wait(30)
+        tx.set("doc", who.get(), {})
+
+    async def main() -> None:
+        held = Held(bench)
+        first = asyncio.ensure_future(push_as(bench, "first"))
+        second = asyncio.ensure_future(push_as(bench, "second"))
+        await asyncio.sleep(0)
+        held.wait_for(2)
+        held.go()
+        assert running.wait(30)
+        # Both are the runner's already, and the first one's mutator runs.
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        go.set()
+        assert await first == "first"
+
+    bench.hook = hook
+    asyncio.run(main())
+    assert len(bench.engine.pull("second")) == 0
+
+
 def test_a_signal_withdraws_what_a_thread_waits_for_over_http(bench: Bench) -> None:
     def interrupt() -> None:
         held.wait_for(1)
