@@ -36,6 +36,8 @@ class Bytes {
     return *this;
   }
   void clear() noexcept { size_ = 0; }
+  // How many bytes `ensure` gives without making room.
+  [[nodiscard]] std::size_t room() const noexcept { return capacity_ - size_; }
 
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
   [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }

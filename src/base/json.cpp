@@ -21,11 +21,14 @@
 
 #include "base/builder.h"
 #include "base/bytes.h"
+#include "base/packer.h"
 #include "base/utf8.h"
 
 namespace syncline::json {
 
 namespace {
+
+using mp::put::raw;
 
 constexpr std::int64_t kSafeInteger = std::int64_t{1} << 53;
 
@@ -89,10 +92,10 @@ constexpr std::array<std::uint8_t, 256> kBase64Digits = [] {
   return digits;
 }();
 
-void append_base64(std::string_view bytes, Bytes& out) {
+constexpr std::size_t base64_size(std::size_t bytes) { return (bytes + 2) / 3 * 4; }
+
+char* put_base64(std::string_view bytes, char* to) noexcept {
   const auto at = [bytes](std::size_t i) -> std::uint32_t { return static_cast<std::uint8_t>(bytes[i]); };
-  const std::size_t size = (bytes.size() + 2) / 3 * 4;
-  char* to = out.ensure(size);
   const auto put = [&to](std::uint32_t digit) { *to++ = kBase64[digit & 63]; };
   std::size_t i = 0;
   for (; bytes.size() - i >= 3; i += 3) {
@@ -110,7 +113,7 @@ void append_base64(std::string_view bytes, Bytes& out) {
     put(at(i + 1) << 2);
     *to++ = '=';
   }
-  out.advance(size);
+  return to;
 }
 
 bool decode_base64(std::string_view text, std::string& out) {
@@ -412,14 +415,50 @@ constexpr bool needs_escape(std::uint64_t eight) noexcept {
   return (found & kHighs) != 0;
 }
 
-// Copies the bytes from the front that need no escape, and says how many they were.
+template <typename Word>
+Word load(const char* at) noexcept {
+  Word word;
+  std::memcpy(&word, at, sizeof word);
+  return word;
+}
+
+// Copies a text of less than sixteen bytes, as keys and most values are, when no byte of it needs an escape: its first bytes and its
+// last ones, which may be the same. Where the bytes come one by one, they cost four times as much.
+bool copy_short(std::string_view text, char* to) noexcept {
+  const char* const from = text.data();
+  const std::size_t size = text.size();
+  if (size >= 8) {
+    const auto first = load<std::uint64_t>(from);
+    const auto last = load<std::uint64_t>(from + size - 8);
+    if (needs_escape(first) || needs_escape(last)) return false;
+    std::memcpy(to, &first, 8);
+    std::memcpy(to + size - 8, &last, 8);
+    return true;
+  }
+  if (size >= 4) {
+    const auto first = load<std::uint32_t>(from);
+    const auto last = load<std::uint32_t>(from + size - 4);
+    if (needs_escape(std::uint64_t{last} << 32 | first)) return false;
+    std::memcpy(to, &first, 4);
+    std::memcpy(to + size - 4, &last, 4);
+    return true;
+  }
+  for (std::size_t at = 0; at < size; ++at) {
+    if (kEscapes[static_cast<std::uint8_t>(from[at])] != 0) return false;
+    to[at] = from[at];
+  }
+  return true;
+}
+
+// Copies the bytes from the front that need no escape, and says how many they were. Writes nothing beyond the text's size.
 std::size_t copy_plain(std::string_view text, char* to) noexcept {
+  if (text.size() < 16 && copy_short(text, to)) return text.size();
   std::size_t at = 0;
 #ifdef __SSE2__
   const __m128i quote = _mm_set1_epi8('"');
   const __m128i backslash = _mm_set1_epi8('\\');
   const __m128i last_control = _mm_set1_epi8(0x1f);
-  for (; text.size() - at >= 16; at += 16) {
+  while (text.size() - at >= 16) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + at));
     const __m128i control = _mm_cmpeq_epi8(_mm_max_epu8(bytes, last_control), last_control);
     const __m128i found = _mm_or_si128(control, _mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, backslash)));
@@ -427,11 +466,13 @@ std::size_t copy_plain(std::string_view text, char* to) noexcept {
     if (const auto mask = static_cast<unsigned>(_mm_movemask_epi8(found)); mask != 0) {
       return at + static_cast<std::size_t>(std::countr_zero(mask));
     }
+    at += 16;
+    // The rest once more with what comes before it.
+    if (const std::size_t left = text.size() - at; left > 0 && left < 16) at = text.size() - 16;
   }
 #endif
   for (; text.size() - at >= 8; at += 8) {
-    std::uint64_t eight;
-    std::memcpy(&eight, text.data() + at, 8);
+    const auto eight = load<std::uint64_t>(text.data() + at);
     if (needs_escape(eight)) break;
     std::memcpy(to + at, &eight, 8);
   }
@@ -439,23 +480,27 @@ std::size_t copy_plain(std::string_view text, char* to) noexcept {
   return at;
 }
 
+constexpr std::size_t kEscape = 6;  // the most that a byte becomes
+
+char* put_escape(std::uint8_t byte, char* to) noexcept {
+  constexpr char kHex[] = "0123456789abcdef";
+  const char escape = kEscapes[byte];
+  *to++ = '\\';
+  *to++ = escape;
+  if (escape == 'u') {
+    for (const char digit : {'0', '0', kHex[byte >> 4], kHex[byte & 15]}) *to++ = digit;
+  }
+  return to;
+}
+
 // What the bytes from the first that is no plain one come to.
 void append_escaped(std::string_view text, Bytes& out) {
-  constexpr char kHex[] = "0123456789abcdef";
   while (!text.empty()) {
-    char* const to = out.ensure(text.size() + 6);
-    std::size_t at = copy_plain(text, to);
-    std::size_t written = at;
-    if (at < text.size()) {
-      const auto byte = static_cast<std::uint8_t>(text[at++]);
-      const char escape = kEscapes[byte];
-      to[written++] = '\\';
-      to[written++] = escape;
-      if (escape == 'u') {
-        for (const char digit : {'0', '0', kHex[byte >> 4], kHex[byte & 15]}) to[written++] = digit;
-      }
-    }
-    out.advance(written);
+    char* const from = out.ensure(text.size() + kEscape);
+    std::size_t at = copy_plain(text, from);
+    char* to = from + at;
+    if (at < text.size()) to = put_escape(static_cast<std::uint8_t>(text[at++]), to);
+    out.advance(static_cast<std::size_t>(to - from));
     text.remove_prefix(at);
   }
 }
@@ -500,78 +545,100 @@ char* put_short(double value, char* at) noexcept {
   return nullptr;
 }
 
-void append_real(double value, Bytes& out) {
-  if (std::isnan(value)) {
-    out += R"({"$numberDouble":"NaN"})";
-  } else if (std::isinf(value)) {
-    out += value > 0 ? R"({"$numberDouble":"Infinity"})" : R"({"$numberDouble":"-Infinity"})";
-  } else if (value == 0 && std::signbit(value)) {
-    out += R"({"$numberDouble":"-0.0"})";
-  } else {
-    constexpr std::size_t kMost = 40;
-    char* const at = out.ensure(kMost);
-    const double size = std::fabs(value);
-    const bool fixed = size == 0 || (size >= 1e-4 && size < 1e16);
-    char* end = fixed ? put_short(value, at) : nullptr;
-    if (end == nullptr) {
-      end = std::to_chars(at, at + kMost, value, fixed ? std::chars_format::fixed : std::chars_format::scientific).ptr;
-      if (fixed && std::memchr(at, '.', static_cast<std::size_t>(end - at)) == nullptr) {
-        *end++ = '.';
-        *end++ = '0';
-      }
-    }
-    out.advance(static_cast<std::size_t>(end - at));
+char* put_real(double value, char* at) noexcept {
+  if (std::isnan(value)) return raw(at, R"({"$numberDouble":"NaN"})");
+  if (std::isinf(value)) return raw(at, value > 0 ? R"({"$numberDouble":"Infinity"})" : R"({"$numberDouble":"-Infinity"})");
+  if (value == 0 && std::signbit(value)) return raw(at, R"({"$numberDouble":"-0.0"})");
+  constexpr std::size_t kMost = 40;
+  const double size = std::fabs(value);
+  const bool fixed = size == 0 || (size >= 1e-4 && size < 1e16);
+  if (fixed) {
+    if (char* const end = put_short(value, at); end != nullptr) return end;
   }
+  char* end = std::to_chars(at, at + kMost, value, fixed ? std::chars_format::fixed : std::chars_format::scientific).ptr;
+  if (fixed && std::memchr(at, '.', static_cast<std::size_t>(end - at)) == nullptr) end = raw(end, ".0");
+  return end;
 }
 
 template <typename T>
-void append_number(T value, Bytes& out) {
+char* put_number(T value, char* at) noexcept {
   constexpr std::size_t kMost = 24;
-  char* const at = out.ensure(kMost);
-  out.advance(static_cast<std::size_t>(std::to_chars(at, at + kMost, value).ptr - at));
+  return std::to_chars(at, at + kMost, value).ptr;
 }
 
 template <typename T>
-void append_long(T value, Bytes& out) {
-  out += R"({"$numberLong":")";
-  append_number(value, out);
-  out += "\"}";
+char* put_long(T value, char* at) noexcept {
+  return raw(put_number(value, raw(at, R"({"$numberLong":")")), "\"}");
 }
 
-void transcode(mp::Reader& reader, Bytes& out, int depth) {
-  switch (reader.peek()) {
-    case mp::Kind::nil:
-      reader.nil();
-      out += "null";
-      return;
-    case mp::Kind::boolean: out += reader.boolean() ? "true" : "false"; return;
+constexpr std::size_t kScalar = 64;  // the most of a value that is neither text nor bytes nor holds others
+
+// Of such a value.
+char* put_scalar(mp::Reader& reader, mp::Kind kind, char* at) {
+  switch (kind) {
+    case mp::Kind::boolean: return reader.boolean() ? raw(at, "true") : raw(at, "false");
     case mp::Kind::integer: {
       const std::int64_t value = reader.integer();
-      if (value < -kSafeInteger || value > kSafeInteger) {
-        append_long(value, out);
-      } else {
-        append_integer(value, out);
-      }
-      return;
+      return value < -kSafeInteger || value > kSafeInteger ? put_long(value, at) : put_number(value, at);
     }
-    case mp::Kind::natural: append_long(reader.natural(), out); return;
-    case mp::Kind::real: append_real(reader.real(), out); return;
-    case mp::Kind::str: append_string(reader.str(), out); return;
+    case mp::Kind::natural: return put_long(reader.natural(), at);
+    case mp::Kind::real: return put_real(reader.real(), at);
+    case mp::Kind::instant: return raw(put_instant(reader.instant(), raw(at, R"({"$date":")")), "\"}");
+    case mp::Kind::nil:
+    case mp::Kind::str:
     case mp::Kind::bin:
-      out += R"({"$binary":")";
-      append_base64(reader.bin(), out);
-      out += "\"}";
-      return;
-    case mp::Kind::instant:
-      out += R"({"$date":")";
-      append_instant(reader.instant(), out);
-      out += "\"}";
-      return;
     case mp::Kind::array:
     case mp::Kind::map: break;
   }
-  if (depth > kMaxDepth) throw Error(Code::corrupt, "a stored document is nested too deeply");
-  const bool is_map = reader.peek() == mp::Kind::map;
+  reader.nil();
+  return raw(at, "null");
+}
+
+[[noreturn]] void too_deep() { throw Error(Code::corrupt, "a stored document is nested too deeply"); }
+
+char* put(mp::Reader& reader, char* at, int depth) {
+  const mp::Kind kind = reader.peek();
+  if (kind == mp::Kind::str) return put_string(reader.str(), at);
+  if (kind == mp::Kind::bin) return raw(put_base64(reader.bin(), raw(at, R"({"$binary":")")), "\"}");
+  if (kind != mp::Kind::array && kind != mp::Kind::map) return put_scalar(reader, kind, at);
+  if (depth > kMaxDepth) too_deep();
+  const bool is_map = kind == mp::Kind::map;
+  const std::size_t size = is_map ? reader.map() : reader.array();
+  *at++ = is_map ? '{' : '[';
+  for (std::size_t i = 0; i < size; ++i) {
+    if (i > 0) *at++ = ',';
+    if (is_map) {
+      at = put_string(reader.str(), at);
+      *at++ = ':';
+    }
+    at = put(reader, at, depth + 1);
+  }
+  *at++ = is_map ? '}' : ']';
+  return at;
+}
+
+// As `put`, making room for each piece: where what it might come to at most is far more than it will.
+void append(mp::Reader& reader, Bytes& out, int depth) {
+  const mp::Kind kind = reader.peek();
+  if (kind == mp::Kind::str) {
+    append_string(reader.str(), out);
+    return;
+  }
+  if (kind == mp::Kind::bin) {
+    const std::string_view bytes = reader.bin();
+    out += R"({"$binary":")";
+    put_base64(bytes, out.ensure(base64_size(bytes.size())));
+    out.advance(base64_size(bytes.size()));
+    out += "\"}";
+    return;
+  }
+  if (kind != mp::Kind::array && kind != mp::Kind::map) {
+    char* const from = out.ensure(kScalar);
+    out.advance(static_cast<std::size_t>(put_scalar(reader, kind, from) - from));
+    return;
+  }
+  if (depth > kMaxDepth) too_deep();
+  const bool is_map = kind == mp::Kind::map;
   const std::size_t size = is_map ? reader.map() : reader.array();
   out.push_back(is_map ? '{' : '[');
   for (std::size_t i = 0; i < size; ++i) {
@@ -580,7 +647,7 @@ void transcode(mp::Reader& reader, Bytes& out, int depth) {
       append_string(reader.str(), out);
       out.push_back(':');
     }
-    transcode(reader, out, depth + 1);
+    append(reader, out, depth + 1);
   }
   out.push_back(is_map ? '}' : ']');
 }
@@ -619,15 +686,38 @@ std::string to_msgpack(std::string_view text, const mp::Border& border) {
   return builder.take();
 }
 
-void from_msgpack(std::string_view value, Bytes& out) {
+char* put_value(std::string_view value, char* at) {
   mp::Reader reader(value);
-  transcode(reader, out, 0);
+  return put(reader, at, 0);
+}
+
+void from_msgpack(std::string_view value, Bytes& out) {
+  if (out.room() >= most_of(value.size())) {
+    char* const from = out.ensure(0);
+    out.advance(static_cast<std::size_t>(put_value(value, from) - from));
+    return;
+  }
+  mp::Reader reader(value);
+  append(reader, out, 0);
 }
 
 void from_msgpack(std::string_view value, std::string& out) {
   Bytes text;
   from_msgpack(value, text);
   out.append(text.view());
+}
+
+char* put_string(std::string_view text, char* at) noexcept {
+  *at++ = '"';
+  for (;;) {
+    const std::size_t plain = copy_plain(text, at);
+    at += plain;
+    if (plain == text.size()) break;
+    at = put_escape(static_cast<std::uint8_t>(text[plain]), at);
+    text.remove_prefix(plain + 1);
+  }
+  *at++ = '"';
+  return at;
 }
 
 void append_string(std::string_view text, Bytes& out) {
@@ -639,9 +729,14 @@ void append_string(std::string_view text, Bytes& out) {
   out.push_back('"');
 }
 
-void append_integer(std::int64_t value, Bytes& out) { append_number(value, out); }
+char* put_integer(std::int64_t value, char* at) noexcept { return put_number(value, at); }
 
-void append_instant(std::int64_t microseconds, Bytes& out) {
+void append_integer(std::int64_t value, Bytes& out) {
+  char* const from = out.ensure(kScalar);
+  out.advance(static_cast<std::size_t>(put_number(value, from) - from));
+}
+
+char* put_instant(std::int64_t microseconds, char* at) noexcept {
   std::int64_t days = microseconds / kDay;
   std::int64_t rest = microseconds % kDay;
   if (rest < 0) {
@@ -651,8 +746,6 @@ void append_instant(std::int64_t microseconds, Bytes& out) {
   const Date date = date_from_days(days);
   const auto second_of_day = static_cast<std::uint32_t>(rest / kSecond);
   const auto fraction = static_cast<std::uint32_t>(rest % kSecond);
-  constexpr std::size_t kSize = std::string_view("0000-00-00T00:00:00.000000Z").size();
-  char* at = out.ensure(kSize);
   const auto pair = [&at](std::uint32_t value) { at = put_pair(at, value); };
   const auto mark = [&at](char value) { *at++ = value; };
   pair(static_cast<std::uint32_t>(date.year / 100));
@@ -672,7 +765,7 @@ void append_instant(std::int64_t microseconds, Bytes& out) {
   pair(fraction / 100 % 100);
   pair(fraction % 100);
   mark('Z');
-  out.advance(kSize);
+  return at;
 }
 
 std::int64_t parse_instant(std::string_view text, const mp::Border& border) {

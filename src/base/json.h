@@ -24,13 +24,22 @@ std::string to_msgpack(std::string_view text, const mp::Border& border = {});
 void from_msgpack(std::string_view value, Bytes& out);
 void from_msgpack(std::string_view value, std::string& out);
 
+// The same into raw memory, as packer.h does: each writes at a place with room for it, and returns the place behind what it wrote.
+// Of a value of `size` packed bytes with the comma behind it: two bytes of an empty `bin` become {"$binary":""}.
+constexpr std::size_t most_of(std::size_t size) noexcept { return 8 * size + 64; }
+inline constexpr std::size_t kInstant = 27;
+inline constexpr std::size_t kInteger = 24;
+char* put_value(std::string_view value, char* at);  // throws as a Reader does on what is damaged
+char* put_string(std::string_view text, char* at) noexcept;
+char* put_integer(std::int64_t value, char* at) noexcept;
+char* put_instant(std::int64_t microseconds, char* at) noexcept;
+
 // A JSON string literal, quotes and escapes included, appended.
 void append_string(std::string_view text, Bytes& out);
 
 void append_integer(std::int64_t value, Bytes& out);
 
 // "2026-01-02T03:04:05.000006Z" <-> microseconds since 1970; any UTC offset is read, Z is written.
-void append_instant(std::int64_t microseconds, Bytes& out);
 std::int64_t parse_instant(std::string_view text, const mp::Border& border = {});  // throws Error(border.code)
 
 }  // namespace syncline::json

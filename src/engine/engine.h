@@ -301,6 +301,8 @@ class Engine {
   PushResult run_push(WriteSet& set, const PushRequest& request, MutatorHost& host, const PushOptions& options);
   Outcome decide(WriteSet& set, const Mutation& mutation, MutatorHost& host, const PushOptions& options);
   void bury(WriteSet& set, const Mutation& mutation, const std::string& user, const Failure& failure);
+  template <class Sink>
+  PageEnd pull_into(const PullRequest& request, Sink& sink);
   std::vector<EpochRow> lineage(ReadTx& tx) const;
   std::optional<std::int64_t> last_seq(ReadTx& tx, const std::optional<std::string>& client_id, const std::string& user) const;
 

@@ -37,27 +37,66 @@ JsonPage::JsonPage(Bytes& out, std::string_view scope) : out_(out) {
   json::append_string(scope, field);
   field += R"(,"entity":)";
   scope_ = field.view();
+  json::put_instant(ts_, instant_.data());
   out_ += R"({"changes":[)";
 }
 
-void JsonPage::change(const ChangeView& change) {
-  out_ += first_ ? R"({"cursor":)" : R"(,{"cursor":)";
-  first_ = false;
-  json::append_integer(change.cursor, out_);
-  out_ += scope_;
-  json::append_string(change.entity, out_);
-  out_ += R"(,"id":)";
-  json::append_string(change.id, out_);
-  out_ += json_op(change.op);
-  if (change.op != Op::remove) {
-    out_ += R"(,"data":)";
-    json::from_msgpack(change.data, out_);
+// The most of a change without its data.
+std::size_t JsonPage::frame_of(const ChangeView& change) const noexcept {
+  constexpr std::size_t kKeys = 128;  // keys, op and marks
+  return kKeys + scope_.size() + json::most_of(change.entity.size()) + json::most_of(change.id.size()) + 2 * json::kInteger + json::kInstant;
+}
+
+char* JsonPage::put_head(const ChangeView& change, char* at) {
+  if (middle_.empty() || change.entity != entity_) {
+    Bytes field;
+    field += scope_;
+    json::append_string(change.entity, field);
+    field += R"(,"id":)";
+    middle_ = field.view();
+    entity_ = change.entity;
   }
-  out_ += R"(,"version":)";
-  json::append_integer(change.version, out_);
-  out_ += R"(,"ts":")";
-  json::append_instant(change.ts, out_);
-  out_ += "\"}";
+  at = mp::put::raw(at, first_ ? R"({"cursor":)" : R"(,{"cursor":)");
+  at = json::put_integer(change.cursor, at);
+  at = mp::put::raw(at, middle_);
+  at = json::put_string(change.id, at);
+  at = mp::put::raw(at, json_op(change.op));
+  return change.op == Op::remove ? at : mp::put::raw(at, R"(,"data":)");
+}
+
+char* JsonPage::put_tail(const ChangeView& change, char* at) noexcept {
+  at = mp::put::raw(at, R"(,"version":)");
+  at = json::put_integer(change.version, at);
+  at = mp::put::raw(at, R"(,"ts":")");
+  if (change.ts != ts_) json::put_instant(ts_ = change.ts, instant_.data());
+  at = mp::put::raw(at, {instant_.data(), instant_.size()});
+  first_ = false;
+  return mp::put::raw(at, "\"}");
+}
+
+void JsonPage::change(const ChangeView& change) {
+  const auto piece = [&](auto put) {
+    char* const from = out_.ensure(frame_of(change));
+    out_.advance(static_cast<std::size_t>(put(from) - from));
+  };
+  piece([&](char* at) { return put_head(change, at); });
+  if (change.op != Op::remove) json::from_msgpack(change.data, out_);
+  piece([&](char* at) { return put_tail(change, at); });
+}
+
+bool JsonPage::take(const ChangeView& change) noexcept {
+  const std::size_t data = change.op == Op::remove ? 0 : json::most_of(change.data.size());
+  if (out_.room() < frame_of(change) + data) return false;
+  try {
+    char* const from = out_.data() + out_.size();
+    char* at = put_head(change, from);
+    if (change.op != Op::remove) at = json::put_value(change.data, at);
+    at = put_tail(change, at);
+    out_.advance(static_cast<std::size_t>(at - from));
+    return true;
+  } catch (...) {
+    return false;
+  }
 }
 
 void JsonPage::end(const PageEnd& end) {
@@ -81,12 +120,22 @@ PackedPage::PackedPage(Bytes& out, std::string_view scope) : out_(out), begin_(o
   out_ += kPackedHead;
 }
 
-void PackedPage::change(const ChangeView& change) {
-  ++count_;
-  // One check for the whole of it.
+// One check for the whole of a change.
+std::size_t PackedPage::most_of(const ChangeView& change) const noexcept {
   constexpr std::size_t kFrame = 64;  // the keys and the op, with some to spare
-  char* const from = out_.ensure(kFrame + scope_.size() + change.entity.size() + change.id.size() + change.data.size() +
-                                 4 * mp::put::kHeader + mp::put::kInstant);
+  return kFrame + scope_.size() + change.entity.size() + change.id.size() + change.data.size() + 4 * mp::put::kHeader + mp::put::kInstant;
+}
+
+void PackedPage::change(const ChangeView& change) { write(change, out_.ensure(most_of(change))); }
+
+bool PackedPage::take(const ChangeView& change) noexcept {
+  if (out_.room() < most_of(change)) return false;
+  write(change, out_.data() + out_.size());
+  return true;
+}
+
+void PackedPage::write(const ChangeView& change, char* from) noexcept {
+  ++count_;
   const bool gone = change.op == Op::remove;
   char* at = mp::put::raw(from, gone ? std::string_view("\x87\xa6" "cursor") : std::string_view("\x88\xa6" "cursor"));
   at = mp::put::integer(at, change.cursor);

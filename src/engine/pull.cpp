@@ -70,11 +70,103 @@ class EntityFilter {
   const std::optional<std::vector<std::string>>& wanted_;
 };
 
-template <class Page>
-void encode_pull(Engine& engine, const PullRequest& request, Bytes& out) {
-  Page page(out, request.scope);
-  page.end(engine.pull(request, [&](const ChangeView& change) { page.change(change); }));
-}
+// Where the changes of a pull go when the caller wants them one by one.
+class Calls {
+ public:
+  static constexpr bool kTakes = false;
+  explicit Calls(const VisitChange& visit) noexcept : visit_(visit) {}
+  void change(const ChangeView& change) { visit_(change); }
+  static bool take(const ChangeView&) noexcept { return false; }
+
+ private:
+  const VisitChange& visit_;
+};
+
+// The documents of one page on their way to a sink: which are passed over, and where the page ends.
+template <class Sink>
+class PageScan {
+ public:
+  PageScan(const PullRequest& request, const PageToken& at, std::int64_t max_bytes, const Upgrader* upgrader, Sink& sink)
+      : request_(request),
+        entities_(request.entities),
+        upgrader_(upgrader),
+        sink_(sink),
+        began_(at.began),
+        position_(at.position),
+        most_(request.limit.value_or(std::numeric_limits<std::int64_t>::max())),
+        max_bytes_(static_cast<std::size_t>(max_bytes)) {}
+
+  // As TakeDocument: the plain case, a document that the page and the sink's memory have room for.
+  bool take(const DocumentView& document) {
+    if (passes_over(document)) return true;
+    if (is_old(document)) return false;  // an upgrade calls Python
+    const std::size_t size = size_of(document, document.body);
+    if (is_full(size) || !sink_.take(change_of(document, document.body))) return false;
+    sent(document, size);
+    return true;
+  }
+
+  // As VisitDocument.
+  bool visit(const DocumentView& document) {
+    if (passes_over(document)) return true;
+    std::string_view body = document.body;
+    if (is_old(document)) {
+      upgraded_ = upgrader_->try_upgrade(document.entity, document.id, document.cursor, body);
+      if (upgraded_) body = *upgraded_;
+    }
+    const std::size_t size = size_of(document, body);
+    if (is_full(size)) {
+      has_more_ = true;
+      return false;
+    }
+    sink_.change(change_of(document, body));
+    sent(document, size);
+    return true;
+  }
+
+  [[nodiscard]] bool has_more() const noexcept { return has_more_; }
+  [[nodiscard]] Cursor position() const noexcept { return position_; }
+  [[nodiscard]] std::int64_t count() const noexcept { return count_; }
+
+ private:
+  [[nodiscard]] bool passes_over(const DocumentView& document) const {
+    return (document.deleted && document.cursor <= began_) || !entities_.takes(document.entity);
+  }
+  [[nodiscard]] bool is_old(const DocumentView& document) const noexcept {
+    return upgrader_ != nullptr && !document.deleted && upgrader_->applies(document.entity, document.cursor);
+  }
+  static std::size_t size_of(const DocumentView& document, std::string_view body) noexcept {
+    return body.size() + document.entity.size() + document.id.size() + 64;
+  }
+  [[nodiscard]] bool is_full(std::size_t size) const noexcept {
+    return count_ == most_ || (count_ > 0 && bytes_ + size > max_bytes_);
+  }
+  [[nodiscard]] ChangeView change_of(const DocumentView& document, std::string_view body) const noexcept {
+    return {.cursor = document.cursor,
+            .scope = request_.scope,
+            .entity = document.entity,
+            .id = document.id,
+            .op = document.deleted ? Op::remove : (document.created > request_.cursor ? Op::create : Op::update),
+            .data = body,
+            .version = document.version,
+            .ts = document.updated_at};
+  }
+  void sent(const DocumentView& document, std::size_t size) noexcept {
+    ++count_;
+    bytes_ += size;
+    position_ = document.cursor;
+  }
+
+  const PullRequest& request_;
+  const EntityFilter entities_;
+  const Upgrader* upgrader_;
+  Sink& sink_;
+  Cursor began_, position_;
+  std::int64_t most_, count_ = 0;
+  std::size_t max_bytes_, bytes_ = 0;
+  bool has_more_ = false;
+  std::optional<std::string> upgraded_;
+};
 
 }  // namespace
 
@@ -88,7 +180,8 @@ std::optional<std::int64_t> Engine::last_seq(ReadTx& tx, const std::optional<std
   return row->last_seq;
 }
 
-PageEnd Engine::pull(const PullRequest& request, const VisitChange& visit) {
+template <class Sink>
+PageEnd Engine::pull_into(const PullRequest& request, Sink& sink) {
   check();
   check_name(request.scope, "scope", Code::invalid_scope);
   if (request.client_id) check_name(*request.client_id, "client_id", Code::invalid_request);
@@ -99,7 +192,9 @@ PageEnd Engine::pull(const PullRequest& request, const VisitChange& visit) {
   }
 
   const std::unique_ptr<ReadTx> tx = store_->read();
-  const std::vector<EpochRow> epochs = lineage(*tx);
+  std::vector<EpochRow> read;
+  if (options_.store.read_only) read = lineage(*tx);
+  const std::vector<EpochRow>& epochs = options_.store.read_only ? read : epochs_;
   const Cursor head = tx->head();
   const std::optional<ScopeRow> scope = tx->scope(request.scope);
   const Cursor floor = scope ? scope->floor : 0;
@@ -127,41 +222,16 @@ PageEnd Engine::pull(const PullRequest& request, const VisitChange& visit) {
   end.last_seq = last_seq(*tx, request.client_id, request.user);
   end.epoch = epochs.back().epoch;
 
-  const EntityFilter entities(request.entities);
-  const std::int64_t most = request.limit.value_or(std::numeric_limits<std::int64_t>::max());
-  std::int64_t count = 0;
-  std::size_t bytes = 0;
-  const bool live_only = request.cursor == 0 && !request.page;
   const std::shared_ptr<const Upgrader> upgrader = this->upgrader();
-  std::optional<std::string> upgraded;
+  PageScan<Sink> scan(request, at, options_.limits.max_page_bytes, upgrader.get(), sink);
   if (scope) {
-    tx->changed(request.scope, at.position, live_only, [&](const DocumentView& document) {
-      if (document.deleted && document.cursor <= at.began) return true;
-      if (!entities.takes(document.entity)) return true;
-      std::string_view body = document.body;
-      if (upgrader && !document.deleted && upgrader->applies(document.entity, document.cursor)) {
-        upgraded = upgrader->try_upgrade(document.entity, document.id, document.cursor, body);
-        if (upgraded) body = *upgraded;
-      }
-      const std::size_t size = body.size() + document.entity.size() + document.id.size() + 64;
-      if (count == most || (count > 0 && bytes + size > static_cast<std::size_t>(options_.limits.max_page_bytes))) {
-        end.has_more = true;
-        return false;
-      }
-      ++count;
-      bytes += size;
-      at.position = document.cursor;
-      visit({.cursor = document.cursor,
-             .scope = request.scope,
-             .entity = document.entity,
-             .id = document.id,
-             .op = document.deleted ? Op::remove : (document.created > request.cursor ? Op::create : Op::update),
-             .data = body,
-             .version = document.version,
-             .ts = document.updated_at});
-      return true;
-    });
+    const bool live_only = request.cursor == 0 && !request.page;
+    TakeDocument take;
+    if (Sink::kTakes) take = [&scan](const DocumentView& document) { return scan.take(document); };
+    tx->changed(request.scope, at.position, live_only, [&scan](const DocumentView& document) { return scan.visit(document); }, take);
   }
+  end.has_more = scan.has_more();
+  at.position = scan.position();
   if (end.has_more) {
     end.page = format_token(at);
     end.cursor = request.cursor;  // who keeps it all the same loses nothing
@@ -173,13 +243,19 @@ PageEnd Engine::pull(const PullRequest& request, const VisitChange& visit) {
     compactor_->wake();
   }
   counters_.pulls.fetch_add(1, std::memory_order_relaxed);
-  counters_.pulled_changes.fetch_add(static_cast<std::uint64_t>(count), std::memory_order_relaxed);
+  counters_.pulled_changes.fetch_add(static_cast<std::uint64_t>(scan.count()), std::memory_order_relaxed);
   return end;
+}
+
+PageEnd Engine::pull(const PullRequest& request, const VisitChange& visit) {
+  Calls calls(visit);
+  return pull_into(request, calls);
 }
 
 void Engine::pull_encoded(const PullRequest& request, Format format, Bytes& out) {
   out.clear();
-  format == Format::json ? encode_pull<page::JsonPage>(*this, request, out) : encode_pull<page::PackedPage>(*this, request, out);
+  const auto encode = [&](auto page) { page.end(pull_into(request, page)); };
+  format == Format::json ? encode(page::JsonPage(out, request.scope)) : encode(page::PackedPage(out, request.scope));
 }
 
 Snapshot Engine::snapshot(const SnapshotRequest& request) {

@@ -27,7 +27,7 @@ std::string_view Dictionary::text(std::int64_t number, std::string& scratch) {
 
 void Dictionary::remember(std::string_view name, std::int64_t number) {
   if (numbers_.size() >= kMost) numbers_.clear();
-  numbers_.emplace(name, number);
+  numbers_.insert_or_assign(std::string(name), number);
 }
 
 void Dictionary::clear() noexcept {

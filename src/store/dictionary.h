@@ -30,6 +30,11 @@ class Dictionary {
 
   // The number of a name; 0: it has none.
   std::int64_t number(std::string_view name);
+  // The same without asking the database; 0: it is not known here.
+  [[nodiscard]] std::int64_t known(std::string_view name) const {
+    const auto found = numbers_.find(name);
+    return found != numbers_.end() ? found->second : 0;
+  }
   // The name of a number: a view into the dictionary, or into `scratch` where the dictionary is full. Neither moves while
   // visitors run.
   std::string_view text(std::int64_t number, std::string& scratch);

@@ -4,7 +4,6 @@ namespace syncline::sqlite {
 
 const char* text_of(Query query) noexcept {
   switch (query) {
-    case Query::begin_read: return "BEGIN";
     case Query::begin_write: return "BEGIN IMMEDIATE";
     case Query::commit: return "COMMIT";
     case Query::rollback: return "ROLLBACK";
@@ -22,6 +21,12 @@ const char* text_of(Query query) noexcept {
     case Query::changed:
       return "SELECT d.place, d.entity, d.id, d.version, d.created_at, d.updated_at, d.created, d.body"
              " FROM documents d NOT INDEXED WHERE d.place > ?1 AND d.place <= ?2 ORDER BY d.place";
+
+    // As `changed`, of the rows that Session::left does not take while SQLite stands on them.
+    case Query::changed_left:
+      return "SELECT d.place, d.entity, d.id, d.version, d.created_at, d.updated_at, d.created, d.body"
+             " FROM documents d NOT INDEXED WHERE d.place > ?1 AND d.place <= ?2"
+             " AND syncline_left(d.place, d.entity, d.id, d.version, d.created_at, d.updated_at, d.created, d.body) ORDER BY d.place";
 
     case Query::unlogged:
       return "SELECT id, body, updated_at FROM unlogged WHERE scope = ?1 AND entity = ?2 AND id >= ?3 AND id < ?4 ORDER BY id";
@@ -63,7 +68,8 @@ const char* text_of(Query query) noexcept {
     case Query::find_result:
       return "SELECT first_seq, last_seq, results FROM results"
              " WHERE client = (SELECT no FROM clients WHERE client_id = ?1) AND last_seq >= ?2 ORDER BY last_seq LIMIT 1";
-    case Query::find_scope: return "SELECT name, head, floor, log_floor FROM scopes WHERE name = ?1";
+    case Query::find_scope: return "SELECT name, head, floor, log_floor, no FROM scopes WHERE name = ?1";
+    case Query::scope_row: return "SELECT name, head, floor, log_floor FROM scopes WHERE no = ?1";
     case Query::scopes: return "SELECT name, head, floor, log_floor FROM scopes ORDER BY name";
     case Query::epochs: return "SELECT epoch, first, opened_at FROM epochs ORDER BY no";
     case Query::name_number: return "SELECT no FROM names WHERE name = ?1";

@@ -10,7 +10,6 @@
 namespace syncline::sqlite {
 
 enum class Query : std::uint8_t {
-  begin_read,
   begin_write,
   commit,
   rollback,
@@ -18,6 +17,7 @@ enum class Query : std::uint8_t {
   find_document,
   scan,
   changed,
+  changed_left,
   unlogged,
   unlogged_ages,
   oldest_tombstone,
@@ -34,6 +34,7 @@ enum class Query : std::uint8_t {
   client_number,
   find_result,
   find_scope,
+  scope_row,
   scopes,
   epochs,
   name_number,

@@ -25,7 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using sqlite::Mode;
-using sqlite::Query;
 using sqlite::Session;
 
 constexpr const char* kMemory = ":memory:";
@@ -126,8 +125,8 @@ class BorrowedTx : public Tx {
             const VisitDocument& visit) override {
     open().scan(scope, entity, prefix, after_id, visit);
   }
-  void changed(std::string_view scope, Cursor after, bool live_only, const VisitDocument& visit) override {
-    open().changed(scope, after, live_only, visit);
+  void changed(std::string_view scope, Cursor after, bool live_only, const VisitDocument& visit, const TakeDocument& take) override {
+    open().changed(scope, after, live_only, visit, take);
   }
   void log(const LogRange& range, const VisitLogLine& visit) override { open().log(range, visit); }
   Cursor trace(Cursor newest, const VisitLogLine& visit) override { return open().trace(newest, visit); }
@@ -412,7 +411,7 @@ std::unique_ptr<ReadTx> SqliteStore::read() {
     session = lent_.back().get();
   }
   try {
-    session->begin(Query::begin_read);
+    session->begin_read();
     // Asked behind the begin: a snapshot that is older than the renumbering is as old as what the session knows.
     if (renumbered_.load()) session->scope_numbers.clear();
     return std::make_unique<SqliteReadTx>(*this, *session);
@@ -424,7 +423,7 @@ std::unique_ptr<ReadTx> SqliteStore::read() {
 
 void SqliteStore::give_back(Session& session) noexcept {
   if (process_ != getpid()) return;
-  const bool usable = session.rollback();
+  const bool usable = session.end_read();
   std::unique_ptr<Session> broken;
   {
     const std::lock_guard lock(mutex_);
@@ -450,7 +449,7 @@ void SqliteStore::take_write() {
 std::unique_ptr<WriteTx> SqliteStore::write() {
   take_write();
   try {
-    writing_session_->begin(Query::begin_write);
+    writing_session_->begin_write();
     return std::make_unique<SqliteWriteTx>(*this, *writing_session_);
   } catch (...) {
     end_write(false);

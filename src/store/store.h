@@ -119,6 +119,8 @@ struct UnloggedView {
 };
 
 using VisitDocument = std::function<bool(const DocumentView&)>;  // false: stop
+// True: done with it; false: it is for the visitor. Called within the database library: must neither throw, nor wait, nor take a lock.
+using TakeDocument = std::function<bool(const DocumentView&)>;
 using VisitLogLine = std::function<bool(const LogLineView&)>;
 using VisitUnlogged = std::function<bool(const UnloggedView&)>;
 using VisitScope = std::function<bool(const ScopeRow&)>;
@@ -149,7 +151,8 @@ class ReadTx {
   virtual void scan(std::string_view scope, std::string_view entity, std::string_view prefix, std::string_view after_id,
                     const VisitDocument& visit) = 0;
   // Documents and tombstones of a scope with cursor > after, in cursor order. With `live_only` the tombstones are left out.
-  virtual void changed(std::string_view scope, Cursor after, bool live_only, const VisitDocument& visit) = 0;
+  // What `take` takes does not come to `visit`: a fifth of a row's cost is its way to a visitor that may do anything.
+  virtual void changed(std::string_view scope, Cursor after, bool live_only, const VisitDocument& visit, const TakeDocument& take = {}) = 0;
   virtual void log(const LogRange& range, const VisitLogLine& visit) = 0;
   // The line at `newest`, then its document's line before it, and so on until `visit` says false. Returns the cursor of a line
   // that is not there; 0: it stopped where it was told to, or at a line that names no previous one.

@@ -287,6 +287,41 @@ TEST(ToJson, ReturnsEveryValueItWasGiven) {
   }
 }
 
+TEST(ToJson, EscapesTextOfEveryLengthAndWritesNothingBehindIt) {
+  for (std::size_t size = 0; size < 50; ++size) {
+    for (std::size_t at = 0; at <= size; ++at) {  // `size`: none
+      std::string text(size, 'x');
+      if (at < size) text[at] = at % 2 == 0 ? '"' : '\x01';
+      const std::string escaped = at % 2 == 0 ? "\\\"" : "\\u0001";
+      const std::string wanted = "\"" + std::string(at, 'x') + (at < size ? escaped + std::string(size - at - 1, 'x') : "") + "\"";
+      std::string out(6 * size + 8, '#');
+      const char* const end = put_string(text, out.data());
+      ASSERT_EQ(std::string_view(out.data(), end), wanted);
+      ASSERT_EQ(out.find_first_not_of('#', wanted.size()), std::string::npos) << size << " " << at;
+    }
+  }
+}
+
+TEST(ToJson, IsTheSameWhereThereIsRoomForTheWholeAndWhereThereIsNot) {
+  testing::RandomValues random(12);
+  const auto check = [](const std::string& value) {
+    std::string whole(most_of(value.size()), '#');
+    const std::string_view written(whole.data(), put_value(value, whole.data()));
+    ASSERT_LE(written.size() + 1, most_of(value.size()) - 63);  // and a comma, without what is added for tiny values
+    Bytes pieces;  // of no size yet
+    from_msgpack(value, pieces);
+    ASSERT_EQ(written, pieces.view());
+  };
+  for (int i = 0; i < 5000; ++i) check(random.document());
+  // The widest of each kind.
+  for (const std::string& value : {bin(""), bin("x"), str(""), str("\x01"), str(std::string(9, '\x1f')), instant(0), instant(1), real(-0.0),
+                                   real(std::numeric_limits<double>::infinity() * -1), real(1.2345678901234567e-4), real(-1.7976931348623157e308),
+                                   natural(std::numeric_limits<std::uint64_t>::max()), integer(std::numeric_limits<std::int64_t>::min()),
+                                   integer(-32), "\xc0"s, "\xc2"s, "\x80"s, "\x90"s}) {
+    check(value);
+  }
+}
+
 TEST(ToJson, AppendsToWhatIsThere) {
   Bytes out;
   out += "[";
@@ -348,9 +383,9 @@ TEST(FromJson, RefusesOrReadsEveryTruncationAndEveryChangedByte) {
 }
 
 std::string format_instant(std::int64_t microseconds) {
-  Bytes text;
-  append_instant(microseconds, text);
-  return std::string(text.view());
+  std::string text(kInstant, '\0');
+  EXPECT_EQ(put_instant(microseconds, text.data()), text.data() + text.size());
+  return text;
 }
 
 TEST(Instant, IsWrittenInUtcWithMicroseconds) {

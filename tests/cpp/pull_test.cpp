@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "engine_fixture.h"
 
 namespace syncline::testing {
@@ -190,6 +192,51 @@ TEST(Pull, SomeoneElsesClientIdIsForbidden) {
   EXPECT_EQ(error_code([&] { bench.pull(request); }), "forbidden");
   request.client_id = "unknown";
   EXPECT_EQ(bench.pull(request).end.last_seq.value(), 0);
+}
+
+TEST(Pull, APageIsTheSameHoweverMuchMemoryItFinds) {
+  EngineOptions options;
+  options.limits.max_page_bytes = 20'000;
+  Bench bench(":memory:", options);
+  Random random(7);
+  for (int n = 1; n <= 300; ++n) {
+    const std::string id = std::to_string(random.next() % 200);
+    std::string args = R"({"id":"d)" + id + R"(","v":")" + std::string(random.next() % 400, n % 9 == 0 ? '\t' : 'x') + "\"}";
+    for (std::size_t at = args.find('\t'); at != std::string::npos; at = args.find('\t', at)) args.replace(at, 1, "\\t");
+    bench.clock->time += 1'234'567;
+    bench.one(mutation("c", n, n % 7 == 0 ? "del" : "set", args));
+  }
+  for (const Format format : {Format::json, Format::msgpack}) {
+    PullRequest request;
+    request.scope = "s";
+    std::vector<std::string> ids;
+    for (;;) {
+      Bytes none;  // grows as the page does
+      bench.engine->pull_encoded(request, format, none);
+      Bytes plenty;
+      plenty.ensure(1 << 20);
+      bench.engine->pull_encoded(request, format, plenty);
+      ASSERT_EQ(none.view(), plenty.view());
+      const Pulled visited = bench.pull(request);
+      const std::string packed = format == Format::json ? json::to_msgpack(plenty.view()) : mp::canonicalise(plenty.view());
+      mp::Reader changes(mp::field(packed, "changes"));
+      ASSERT_EQ(changes.array(), visited.changes.size());
+      for (const Seeing& change : visited.changes) {
+        const std::string_view one = changes.skip();
+        ASSERT_EQ(mp::Reader(mp::field(one, "cursor")).integer(), change.cursor);
+        ASSERT_EQ(mp::Reader(mp::field(one, "id")).str(), change.id);
+        ASSERT_EQ(mp::Reader(mp::field(one, "op")).str(), op_name(change.op));
+        const std::string_view data = mp::field(one, "data");
+        ASSERT_EQ(data.empty() ? "" : unpack(data), change.data);
+        ids.push_back(change.id);
+      }
+      if (!visited.end.has_more) break;
+      request.page = visited.end.page;
+    }
+    std::ranges::sort(ids);
+    EXPECT_EQ(std::ranges::adjacent_find(ids), ids.end());
+    EXPECT_GT(ids.size(), 100u);
+  }
 }
 
 TEST(Pull, EncodedAnswersSayTheSameInBothFormats) {

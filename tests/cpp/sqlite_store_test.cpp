@@ -111,6 +111,57 @@ TEST(SqliteStore, LetsAVisitorReadAndStop) {
   EXPECT_EQ(changed(*tx, "s").size(), 9u);
 }
 
+TEST(SqliteStore, WhatIsTakenDoesNotComeToTheVisitor) {
+  const auto store = open_sqlite(":memory:");
+  Author author;
+  for (const char* id : {"a", "b", "c", "d", "e", "f"}) author.put("s", id < std::string_view("d") ? "low" : "high", id, std::string("body ") + id);
+  author.put("t", "low", "x", "x").put("t", "low", "y", "y").remove("s", "high", "e").commit(*store);
+  const auto tx = store->read();
+  for (const bool live_only : {false, true}) {
+    std::vector<Document> all;
+    std::string way;
+    tx->changed(
+        "s", 1, live_only,
+        [&](const DocumentView& row) {
+          all.emplace_back(row);
+          way += "v";
+          // Another run has rows and an offer of its own.
+          tx->changed("t", 0, false, [](const DocumentView&) { return false; }, [](const DocumentView& inner) { return inner.id == "x"; });
+          return true;
+        },
+        [&](const DocumentView& row) {
+          if (row.id == "c" || row.id == "f") return false;
+          if (row.id == "d") throw std::runtime_error("what fails is the visitor's");
+          all.emplace_back(row);
+          way += "t";
+          return true;
+        });
+    EXPECT_EQ(way, live_only ? "tvvv" : "tvvvt");
+    EXPECT_EQ(all, changed(*tx, "s", 1, live_only));
+  }
+}
+
+TEST(SqliteStore, AVisitorStopsARunWhoseRowsAreTaken) {
+  const auto store = open_sqlite(":memory:");
+  Author author;
+  for (int i = 0; i < 9; ++i) author.put("s", "e", std::to_string(i), "x");
+  author.commit(*store);
+  const auto tx = store->read();
+  std::string seen;
+  const auto take = [&](const DocumentView& row) {
+    seen += std::string(row.id) + "t";
+    return row.id != "3";
+  };
+  const auto stop = [&](const DocumentView& row) {
+    seen += std::string(row.id) + "v";
+    return false;
+  };
+  tx->changed("s", 0, false, stop, take);
+  EXPECT_EQ(seen, "0t1t2t3t3v");
+  EXPECT_THROW(tx->changed("s", 0, false, [](const DocumentView&) -> bool { throw std::runtime_error("visitor"); }, take), std::runtime_error);
+  EXPECT_EQ(changed(*tx, "s").size(), 9u);
+}
+
 TEST(SqliteStore, ASnapshotDoesNotMove) {
   const auto store = open_sqlite(":memory:");
   Author author;
