@@ -57,10 +57,7 @@ void Session::begin_read() {
   names.trim();
   scope_numbers.trim();
   if (!snapshot_) snapshot_ = Statement(connection.handle(), text_of(Query::head), connection.path(), true);
-  if (!snapshot_.step()) {
-    snapshot_.reset();
-    throw Error(Code::corrupt, "The database file '" + connection.path() + "' is damaged: it knows no head", {{"path", connection.path()}});
-  }
+  snapshot_.step();
   snapshot_head_ = snapshot_.integer(0);
   reading_ = true;
 }
