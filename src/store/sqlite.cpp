@@ -114,7 +114,8 @@ void Statement::fail(int rc) {
 
 Connection::Connection(std::string path, Mode mode) : path_(std::move(path)), slots_(std::make_unique<std::array<Slot, kQueries>>()) {
   int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
-  flags |= mode == Mode::write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
+  flags |= mode == Mode::write || mode == Mode::checkpoint ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY;
+  if (mode == Mode::write) flags |= SQLITE_OPEN_CREATE;
   if (mode == Mode::immutable) flags |= SQLITE_OPEN_URI;
   const std::string name = mode == Mode::immutable ? uri_of(path_) : path_;
   sqlite3* db = nullptr;
@@ -123,7 +124,7 @@ Connection::Connection(std::string path, Mode mode) : path_(std::move(path)), sl
   if (rc != SQLITE_OK) raise(db, rc, path_, "opening");
   sqlite3_busy_timeout(db, kBusyTimeout);
   if (mode != Mode::write) {
-    // Up to SQLite 3.51.2 two connections that checkpoint at once can corrupt the file: only the writer does.
+    // Who checkpoints, and when, is the Checkpointer's to order.
     sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
     sqlite3_wal_autocheckpoint(db, 0);
   }

@@ -94,6 +94,7 @@ inline constexpr int kBusyTimeout = 5000;  // milliseconds that a connection wai
 
 enum class Mode : std::uint8_t {
   write,      // creates the file where it is missing
+  checkpoint, // of a file that this process writes; only checkpoints
   read,       // read-only; sees what a writer commits, and never checkpoints
   immutable,  // read-only of a file that nobody writes, in a folder that cannot be written
 };

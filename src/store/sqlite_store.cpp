@@ -14,6 +14,7 @@
 #include <mutex>
 
 #include "store/check.h"
+#include "store/checkpointer.h"
 #include "store/schema.h"
 #include "store/sqlite_session.h"
 #include "store/sqlite_writer.h"
@@ -30,17 +31,14 @@ using sqlite::Session;
 constexpr const char* kMemory = ":memory:";
 
 // Measured in CPU time, as in schema.cpp: pages of 8 KiB write sequential ids 1.2 times faster, random ones 1.15 times slower with
-// twice the WAL; a checkpoint each 1,000 pages costs random ids a quarter of their speed, one each 4,000 a tenth against one each
-// 16,000, for the same page is then moved more often. Memory mapping makes look-ups 1.3 times
-// and scans no faster, and would turn an I/O error into a signal: left off.
+// twice the WAL. Memory mapping makes look-ups 1.3 times and scans no faster, and would turn an I/O error into a signal: left off.
 constexpr int kPageSize = 4096;
 constexpr int kWriterCacheKiB = 64 * 1024;
 constexpr int kReaderCacheKiB = 4 * 1024;
-constexpr int kCheckpointPages = 16000;
 constexpr int kRewriteWait = 250;  // milliseconds
 constexpr std::int64_t kLeftFreePages = 1000;
 constexpr int kBackupPages = 512;  // between two calls of `progress`
-constexpr std::int64_t kWalKeptBytes = std::int64_t{64} << 20;  // a WAL that a long reader let grow is cut back to this
+constexpr std::int64_t kFrameBytes = kPageSize + 24;  // of the WAL
 
 // The folder of a ":memory:" store; goes with it.
 class TemporaryFolder {
@@ -198,6 +196,7 @@ class SqliteStore final : public Store {
   void give_back(Session& session) noexcept;
   void end_write(bool committed) noexcept;
   sqlite::Writer& writer() noexcept { return *writer_; }
+  sqlite::Checkpointer& checkpointer() noexcept { return *checkpointer_; }
   // Said before the commit: who reads from then on may find other numbers behind the names it knows.
   void renumbered() noexcept { renumbered_.store(true); }
 
@@ -219,6 +218,7 @@ class SqliteStore final : public Store {
   std::optional<WriterLock> lock_;
   std::unique_ptr<Session> writing_session_;
   std::optional<sqlite::Writer> writer_;
+  std::unique_ptr<sqlite::Checkpointer> checkpointer_;
   std::atomic<bool> renumbered_{false};
 
   std::mutex mutex_;
@@ -286,6 +286,7 @@ void SqliteWriteTx::commit() {
   over_ = true;
   try {
     session.commit();
+    store_.checkpointer().committed();
   } catch (...) {
     store_.end_write(false);
     throw;
@@ -295,6 +296,7 @@ void SqliteWriteTx::commit() {
 
 SqliteStore::SqliteStore(const std::string& path, const StoreOptions& options) : options_(options), name_(path) {
   if (options_.max_readers < 1) throw Error(Code::usage, "max_readers must be 1 or more");
+  if (options_.checkpoint_pages < 1) throw Error(Code::usage, "checkpoint_pages must be 1 or more");
   if (path == kMemory) {
     if (options_.read_only) throw Error(Code::usage, "':memory:' is private and new: there is nothing to read with read_only=True");
     path_ = folder_.emplace().file();
@@ -323,14 +325,16 @@ void SqliteStore::open_for_writing() {
   std::string synchronous = "NORMAL";
   if (!lasting) synchronous = "OFF";
   if (lasting && options_.durability == Durability::full) synchronous = "FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON";
-  connection.execute("PRAGMA synchronous = " + synchronous);
+  synchronous = "PRAGMA synchronous = " + synchronous;
+  connection.execute(synchronous);
   connection.execute("PRAGMA cache_size = -" + std::to_string(kWriterCacheKiB) +
-                     "; PRAGMA wal_autocheckpoint = " + std::to_string(kCheckpointPages) +
-                     "; PRAGMA journal_size_limit = " + std::to_string(kWalKeptBytes));
+                     // A WAL that a long reader let grow is cut back to what it takes without one.
+                     "; PRAGMA journal_size_limit = " + std::to_string(2 * options_.checkpoint_pages * kFrameBytes));
   sqlite::migrate(connection);
   writer_.emplace(*writing_session_);
   writing_session_->frontier.emplace();
   writing_session_->wanted.emplace(connection);
+  checkpointer_ = std::make_unique<sqlite::Checkpointer>(connection, synchronous, lasting, options_.checkpoint_pages);
 }
 
 void SqliteStore::open_for_reading() {
@@ -520,6 +524,7 @@ bool SqliteStore::rewrite() {
   bool emptied = false;
   try {
     sqlite::Connection& connection = writing_session_->connection;
+    checkpointer_->rest();
     connection.execute("PRAGMA temp_store = FILE");  // a copy of the whole database
     try {
       connection.execute("VACUUM");
@@ -533,6 +538,7 @@ bool SqliteStore::rewrite() {
     sqlite3_busy_timeout(connection.handle(), sqlite::kBusyTimeout);
     if (rc != SQLITE_OK && (rc & 0xff) != SQLITE_BUSY) sqlite::raise(connection.handle(), rc, path_, "emptying the log of writes of");
     emptied = rc == SQLITE_OK;
+    if (emptied) checkpointer_->emptied();
   } catch (...) {
     end_write(false);
     throw;
@@ -574,6 +580,7 @@ void SqliteStore::close() {
   changed_.notify_all();
   changed_.wait(lock, [this] { return lent_.empty() && !writing_; });
   idle_.clear();
+  checkpointer_.reset();
   if (writing_session_) {
     // With readers in other processes left, closing does not checkpoint; what can be moved is moved here.
     sqlite3* db = writing_session_->connection.handle();
@@ -589,6 +596,7 @@ void SqliteStore::close() {
 
 // In a forked child the connections are the parent's: closing them here would checkpoint or delete under its hands.
 void SqliteStore::abandon() noexcept {
+  static_cast<void>(checkpointer_.release());
   if (writing_session_) writing_session_->abandon();
   for (const auto& session : idle_) session->abandon();
   for (const auto& session : lent_) session->abandon();

@@ -4,7 +4,8 @@
 //          Error(corrupt), Error(disk_full), Error(storage) where a folder is missing or may not be written.
 // ":memory:"  a private temporary file in WAL mode with synchronous off, deleted at close (SQLite's own shared memory databases have
 //          no snapshots).
-// Threads  as store.h says. One writer connection, which alone checkpoints; a pool of read-only connections.
+// Threads  as store.h says. One writer connection; a pool of read-only connections; one of a Checkpointer's thread, which alone
+//          checkpoints besides the writer.
 #pragma once
 
 #include <memory>

@@ -1,0 +1,283 @@
+// The write-ahead log is moved into the file beside the writer: it stays bounded, and nobody waits for it who need not.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "store/sqlite.h"
+#include "store_fixture.h"
+
+namespace syncline {
+namespace {
+
+using namespace testing_store;  // NOLINT(google-build-using-namespace): the fixture is for these files alone
+
+constexpr std::int64_t kFrameBytes = 4096 + 24;
+constexpr int kPages = 1000;
+constexpr std::int64_t kBound = (2 * kPages + 200) * kFrameBytes;  // and what some commits add
+
+// What SQLite's own threads may write, while one of these stands: another thread than the one that made it is held up, or its writes
+// fail.
+class Gate {
+ public:
+  Gate() {
+    standing() = this;
+    for (const char* name : {"pwrite", "pwrite64"}) {
+      if (vfs()->xGetSystemCall(vfs(), name) != nullptr) {
+        vfs()->xSetSystemCall(vfs(), name, reinterpret_cast<sqlite3_syscall_ptr>(&Gate::write_at));
+      }
+    }
+  }
+  Gate(const Gate&) = delete;
+  Gate& operator=(const Gate&) = delete;
+  ~Gate() {
+    open();
+    vfs()->xSetSystemCall(vfs(), nullptr, nullptr);
+    standing() = nullptr;
+  }
+
+  void shut() {
+    const std::lock_guard lock(mutex_);
+    shut_ = true;
+  }
+  void open() {
+    const std::lock_guard lock(mutex_);
+    shut_ = false;
+    changed_.notify_all();
+  }
+  void fail(bool failing) { failing_ = failing; }
+  void wait_until_held() {  // until somebody waits at it
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return held_; });
+  }
+  [[nodiscard]] int failed() const { return failed_; }
+
+ private:
+  static sqlite3_vfs* vfs() { return sqlite3_vfs_find(nullptr); }
+  static std::atomic<Gate*>& standing() {
+    static std::atomic<Gate*> gate;
+    return gate;
+  }
+  static ssize_t write_at(int descriptor, const void* data, std::size_t size, off_t at) {
+    Gate* gate = standing();
+    if (gate != nullptr && std::this_thread::get_id() != gate->owner_) {
+      std::unique_lock lock(gate->mutex_);
+      gate->held_ = gate->shut_;
+      gate->changed_.notify_all();
+      gate->changed_.wait(lock, [&] { return !gate->shut_; });
+      gate->held_ = false;
+      if (gate->failing_) {
+        ++gate->failed_;
+        errno = EIO;
+        return -1;
+      }
+    }
+    return pwrite(descriptor, data, size, at);
+  }
+
+  const std::thread::id owner_ = std::this_thread::get_id();
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool shut_ = false;
+  bool held_ = false;
+  std::atomic<bool> failing_ = false;
+  std::atomic<int> failed_ = 0;
+};
+
+std::int64_t faults(const std::string& path) {
+  return sqlite::Connection(path, sqlite::Mode::read).number("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'");
+}
+
+// Writes some 26 pages a commit.
+class Busy {
+ public:
+  explicit Busy(std::string path, Durability durability = Durability::normal)
+      : path_(std::move(path)), store_(open_sqlite(path_, {.durability = durability, .checkpoint_pages = kPages})) {}
+
+  void commit() {
+    author_.put("s", "e", std::to_string(author_.head()), body_);
+    author_.commit(*store_);
+  }
+  // As many commits as it takes to write so many pages.
+  void write(std::int64_t pages) {
+    for (std::int64_t i = 0; i < pages / 25; ++i) {
+      commit();
+      highest_ = std::max(highest_, wal());
+    }
+  }
+  [[nodiscard]] std::int64_t wal() { return store_->info().wal_bytes; }
+  [[nodiscard]] std::int64_t highest_wal() const { return highest_; }
+  std::unique_ptr<Store>& store() { return store_; }
+  Author& author() { return author_; }
+
+  // Closes it, and looks whether what was written is there and nothing is left beside it.
+  void expect_whole() {
+    store_.reset();
+    EXPECT_FALSE(std::filesystem::exists(path_ + "-wal"));
+    const auto again = open_sqlite(path_);
+    EXPECT_EQ(again->read()->head(), author_.head());
+    EXPECT_EQ(static_cast<Cursor>(log(*again->read()).size()), author_.head());
+    EXPECT_EQ(faults(path_), 0);
+  }
+
+ private:
+  const std::string body_ = std::string(100'000, 'x');
+  std::string path_;
+  std::unique_ptr<Store> store_;
+  Author author_;
+  std::int64_t highest_ = 0;
+};
+
+// Until the thread has begun to write what it moves, and is held up there.
+void hold_a_sweep(Busy& busy, Gate& gate) {
+  gate.shut();
+  busy.write(kPages + kPages / 10);
+  gate.wait_until_held();
+}
+
+TEST(Checkpointer, TheWalStaysBoundedUnderAWriterThatNeverPauses) {
+  for (const Durability durability : {Durability::normal, Durability::full}) {
+    const Folder folder;
+    Busy busy(folder / "a.db", durability);
+    busy.write(6 * kPages);
+    EXPECT_LE(busy.highest_wal(), kBound);
+    EXPECT_GE(busy.highest_wal(), kPages * kFrameBytes);
+    busy.expect_whole();
+  }
+}
+
+TEST(Checkpointer, TheWalOfAMemoryStoreStaysBounded) {
+  Busy busy(":memory:");
+  busy.write(6 * kPages);
+  EXPECT_LE(busy.highest_wal(), kBound);
+}
+
+TEST(Checkpointer, TheWalComesDownWhenALongReaderLetsGo) {
+  const Folder folder;
+  Busy busy(folder / "a.db");
+  busy.write(kPages / 2);
+  auto reader = busy.store()->read();
+  const Cursor seen = reader->head();
+  busy.write(4 * kPages);
+  EXPECT_GT(busy.wal(), kBound);  // the pages it may still ask for
+  EXPECT_EQ(reader->head(), seen);
+  EXPECT_EQ(static_cast<Cursor>(log(*reader).size()), seen);
+  reader.reset();
+  busy.write(12 * kPages);  // a sweep begins after one of them, and may let the WAL double
+  EXPECT_LE(busy.wal(), kBound);
+  busy.expect_whole();
+}
+
+TEST(Checkpointer, CommitsGoOnWhileTheThreadMovesPages) {
+  const Folder folder;
+  Gate gate;
+  Busy busy(folder / "a.db");
+  hold_a_sweep(busy, gate);
+  busy.write(kPages / 2);
+  EXPECT_EQ(busy.store()->read()->head(), busy.author().head());
+  gate.open();
+  busy.write(3 * kPages);
+  EXPECT_LE(busy.highest_wal(), kBound);
+  busy.expect_whole();
+}
+
+TEST(Checkpointer, TheWriterMovesWhatTheThreadCannot) {
+  const Folder folder;
+  Gate gate;
+  Busy busy(folder / "a.db");
+  gate.fail(true);
+  busy.write(5 * kPages);
+  EXPECT_GT(gate.failed(), 0);
+  EXPECT_LE(busy.highest_wal(), kBound);
+  busy.expect_whole();
+}
+
+TEST(Checkpointer, CloseWaitsForTheThreadAndLeavesNoWal) {
+  const Folder folder;
+  Gate gate;
+  Busy busy(folder / "a.db");
+  hold_a_sweep(busy, gate);
+  std::atomic<bool> closed = false;
+  std::thread opener([&] {
+    EXPECT_FALSE(closed);
+    gate.open();
+  });
+  busy.store()->close();
+  closed = true;
+  opener.join();
+  busy.expect_whole();
+}
+
+TEST(Checkpointer, ARewriteWaitsForTheThreadAndEmptiesTheWal) {
+  const Folder folder;
+  Gate gate;
+  Busy busy(folder / "a.db");
+  hold_a_sweep(busy, gate);
+  std::thread opener([&] { gate.open(); });
+  EXPECT_TRUE(busy.store()->rewrite());
+  opener.join();
+  EXPECT_EQ(busy.wal(), 0);
+  busy.write(2 * kPages);
+  EXPECT_LE(busy.highest_wal(), kBound);
+  busy.expect_whole();
+}
+
+TEST(Checkpointer, AForkedChildWaitsForNoThread) {
+  const Folder folder;
+  Gate gate;
+  Busy busy(folder / "a.db");
+  hold_a_sweep(busy, gate);
+  const pid_t child = fork();
+  if (child == 0) {
+    busy.store().reset();
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  gate.open();
+  busy.write(2 * kPages);
+  busy.expect_whole();
+}
+
+TEST(Checkpointer, AProcessThatIsKilledWhileItMovesPagesLosesNothing) {
+  const Folder folder;
+  const std::string path = folder / "a.db";
+  std::array<int, 2> progress{};
+  ASSERT_EQ(pipe(progress.data()), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    Gate gate;
+    Busy busy(path);
+    hold_a_sweep(busy, gate);
+    gate.open();
+    for (;;) {
+      const Cursor acknowledged = busy.author().head();
+      if (write(progress[1], &acknowledged, sizeof acknowledged) != sizeof acknowledged) _exit(1);
+      busy.commit();
+    }
+  }
+  close(progress[1]);
+  Cursor acknowledged = 0;
+  for (int i = 0; i < 20; ++i) ASSERT_EQ(read(progress[0], &acknowledged, sizeof acknowledged), static_cast<ssize_t>(sizeof acknowledged));
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  for (Cursor more = 0; read(progress[0], &more, sizeof more) == static_cast<ssize_t>(sizeof more);) acknowledged = more;
+  close(progress[0]);
+  const auto store = open_sqlite(path);
+  const auto tx = store->read();
+  EXPECT_GE(tx->head(), acknowledged);
+  EXPECT_EQ(static_cast<Cursor>(log(*tx).size()), tx->head());
+  EXPECT_EQ(faults(path), 0);
+}
+
+}  // namespace
+}  // namespace syncline
