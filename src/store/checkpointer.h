@@ -14,6 +14,16 @@
 // Durable  SQLite syncs the WAL before it moves pages and the file before the WAL begins anew, each as the connection's `synchronous`
 //          says. The thread's own sync comes on top: it leaves the writer's little to do.
 //
+// Measured beside SQLite's own checkpoint in the commit, both at 16,000 pages, in pushes of 100 creations on two cores that others used
+// as well, medians of seven pairs of runs. The ratio is the time with the thread over the time without; below 1 the thread is faster:
+//                  mean   p99    p99.9
+//   full, time     0.91   0.92   0.40
+//   full, random   0.86   0.76   0.59
+//   normal, time   0.83   1.32   0.12
+//   normal, random 0.88   0.99   0.40
+// Single pairs of the mean lay between 0.66 and 1.31. The worse p99 of `normal` with ids in order of time is what the thread takes of
+// the processor and the disk while it sweeps: more pushes take some milliseconds, where a few took 100.
+//
 // Up to SQLite 3.51.2 a checkpoint can corrupt the file if it begins when everything has been moved already while the next commit is
 // beginning the WAL anew (https://sqlite.org/wal.html#walresetbug). So a sweep begins a checkpoint only where frames are known to be
 // left, which nobody else moves meanwhile, and only the writer's are begun without that knowledge.
