@@ -505,8 +505,9 @@ class Driver:
     def _start_flusher(self) -> None:
         with self._lock:
             if self._flusher is None and not self._ended:
-                self._flusher = threading.Thread(target=self._run_flush, name="syncline-flush", daemon=True)
-                self._flusher.start()
+                thread = threading.Thread(target=self._run_flush, name="syncline-flush", daemon=True)
+                if _start(thread):  # else `stop` puts on the disk what it would have
+                    self._flusher = thread
 
     def _run_flush(self) -> None:
         while True:
@@ -707,10 +708,11 @@ class Driver:
         if self._deliverer is None:
             with self._starting:
                 if self._deliverer is None:
-                    self._deliverer = threading.Thread(
+                    thread = threading.Thread(
                         target=self._run_deliveries, name="syncline-deliver", daemon=True
                     )
-                    self._deliverer.start()
+                    if _start(thread):  # else nobody is left to hear of it
+                        self._deliverer = thread
 
     def _run_deliveries(self) -> None:
         while True:
@@ -718,6 +720,17 @@ class Driver:
             if call is None:
                 return
             _call(call)
+
+
+def _start(thread: threading.Thread) -> bool:
+    """False: the interpreter is ending, and since Python 3.12 begins no more threads."""
+    try:
+        thread.start()
+    except RuntimeError:
+        if threading.main_thread().is_alive():
+            raise
+        return False
+    return True
 
 
 def _call(call: Callable[[], object]) -> None:
