@@ -18,7 +18,7 @@ class AnswerBytes : public Bytes {
  public:
   // Pages of one size follow each other: with the memory that the last one of this thread took, the next grows not once.
   AnswerBytes() {
-    const std::size_t capacity = std::clamp(last_size_ + last_size_ / 8, kSmall, kMostAtOnce);
+    const std::size_t capacity = std::clamp(last_size + last_size / 8, kSmall, kMostAtOnce);
     object_ = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(capacity));
     if (object_ == nullptr) throw py::error_already_set();
     rest_on(PyBytes_AS_STRING(object_), capacity);
@@ -28,7 +28,7 @@ class AnswerBytes : public Bytes {
   ~AnswerBytes() override { Py_XDECREF(object_); }
 
   py::bytes take() {
-    last_size_ = size();
+    last_size = size();
     // What was left over is given back only where it is much. glibc maps a large piece anew for each page, and has the kernel clear it
     // (1,063 faults for 4 MiB, a tenth of the pull), until a piece that it mapped comes back whole: one that was cut never teaches it.
     if (capacity() - size() > size() / 2) {
@@ -57,7 +57,7 @@ class AnswerBytes : public Bytes {
   static constexpr std::size_t kMiddle = 1 << 20;
   static constexpr std::size_t kPage = 7 << 20;
   static constexpr std::size_t kMostAtOnce = 8 << 20;
-  static inline thread_local std::size_t last_size_ = 0;
+  static inline thread_local std::size_t last_size = 0;
 
   PyObject* object_ = nullptr;
 };
