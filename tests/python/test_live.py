@@ -617,7 +617,7 @@ async def test_a_slow_reader_holds_nobody_up_and_gets_the_newest_of_each_scope(
 
             for _ in range(1000):
                 await asyncio.to_thread(commit)
-                assert (await quick.hear())["cursor"] == engine.cursor("list:1")
+                assert (await quick.hear_a("poke"))["cursor"] == engine.cursor("list:1")
                 if engine.stats().live.coalesced > 500:
                     break
             assert engine.stats().live.coalesced > 500
@@ -627,11 +627,12 @@ async def test_a_slow_reader_holds_nobody_up_and_gets_the_newest_of_each_scope(
             newest = {scope: engine.cursor(scope) for scope in ("list:1", *LONG)}
             reached: dict[str, int] = {}
             while reached != newest:
-                poke = await slow.hear()
+                poke = await slow.hear_a("poke")
                 assert poke["cursor"] > reached.get(poke["scope"], 0)
                 reached[poke["scope"]] = poke["cursor"]
             write(engine)
-            assert (await slow.hear())["cursor"] == (await quick.hear())["cursor"] == engine.cursor("list:1")
+            for client in (slow, quick):
+                assert (await client.hear_a("poke"))["cursor"] == engine.cursor("list:1")
 
 
 async def test_a_middleware_that_needs_a_task_has_one(engine: syncline.Engine) -> None:
@@ -733,8 +734,8 @@ async def test_too_many_frames_a_second_close(engine: syncline.Engine) -> None:
 
 
 async def test_who_does_not_say_who_it_is_is_closed_pings_or_not(engine: syncline.Engine) -> None:
-    with served(engine, Settings(auth_timeout=0.3)) as url:
-        async with connected(url) as silent, connected(url) as lively, connected(url) as known:
+    with served(engine, Settings(auth_timeout=1.0)) as url:
+        async with connected(url) as known, connected(url) as silent, connected(url) as lively:
             await known.auth()
 
             async def ping() -> None:
@@ -752,7 +753,7 @@ async def test_who_does_not_say_who_it_is_is_closed_pings_or_not(engine: synclin
 
 
 async def test_a_quiet_client_is_pinged_and_a_dead_one_closed(engine: syncline.Engine) -> None:
-    with served(engine, Settings(ping=0.2, idle_timeout=1.0)) as url:
+    with served(engine, Settings(ping=0.2, idle_timeout=3.0)) as url:
         async with connected(url) as alive, connected(url) as dead:
             await alive.auth()
             await dead.auth()
