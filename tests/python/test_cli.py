@@ -60,6 +60,40 @@ def test_serve_with_tokens_until_it_is_told_to_stop(folder: Path, stop: signal.S
     assert not (folder / "notes.db-wal").exists()
 
 
+# Its importing runs the callback of a weak reference, in which the signal is dealt with: whatever the handler
+# raised there would be lost.
+TOLD_WHILE_IMPORTING = """
+import signal
+import sys
+import weakref
+
+class Told:
+    def __init__(self, number):
+        self.number = number
+
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("uvicorn.loops."):  # which uvicorn imports once the server listens
+            sys.meta_path.remove(self)
+            thing = type("Thing", (), {})()
+            told = weakref.ref(thing, lambda _: signal.raise_signal(self.number))
+            del thing
+            assert told() is None
+
+from notes import engine
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_told_to_stop_before_it_has_started_stops(
+    folder: Path, stop: signal.Signals
+) -> None:
+    (folder / "told.py").write_text(f"{TOLD_WHILE_IMPORTING}\nsys.meta_path.insert(0, Told({int(stop)}))\n")
+    ran = command(folder, "serve", "told:engine", "--open", "--port", "0")
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
+    with syncline.Engine(folder / "notes.db") as engine:  # the other one has let go of it
+        assert engine.stats().scopes == 0
+
+
 def test_serve_with_hooks(folder: Path) -> None:
     import http.client
     from urllib.parse import urlsplit
