@@ -1,12 +1,13 @@
-"""What waits to be taken by a thread or a task: the half that subscriptions have in common."""
+"""What threads and tasks wait for alike: the half that feeds and subscriptions have in common."""
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from .errors import Closed
 
@@ -15,17 +16,47 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_Sleeper: TypeAlias = tuple[asyncio.AbstractEventLoop, asyncio.Event]
 
-class Inbox(Generic[T]):
+
+class Waking:
+    """A condition, `_ready`, that tasks wait for as well as threads. It guards what is waited for, and is held
+    where `_wake` and `_enlist` are called."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Condition()
+        self._sleepers: list[_Sleeper] = []
+        self._closed = False
+
+    def _wake(self) -> None:
+        self._ready.notify_all()
+        for loop, event in self._sleepers:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+        self._sleepers.clear()
+
+    def _enlist(self) -> _Sleeper:
+        """This task is woken by the next `_wake`: let it `_sleep` then, without holding `_ready`."""
+        sleeper = (asyncio.get_running_loop(), asyncio.Event())
+        self._sleepers.append(sleeper)
+        return sleeper
+
+    async def _sleep(self, sleeper: _Sleeper, timeout: float | None = None) -> None:
+        try:
+            await asyncio.wait_for(sleeper[1].wait(), timeout)
+        except asyncio.TimeoutError:
+            pass
+        finally:
+            with self._ready:
+                if sleeper in self._sleepers:
+                    self._sleepers.remove(sleeper)
+
+
+class Inbox(Waking, abc.ABC, Generic[T]):
     """Items are put in on any thread, and taken by `get`, `for` or `async for`, each by one of who waits.
 
     The heir keeps them: it puts in and calls `_wake`, gives one out in `_take`, both while it holds `_ready`.
     """
-
-    def __init__(self) -> None:
-        self._ready = threading.Condition()
-        self._sleepers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-        self._closed = False
 
     def get(self, timeout: float | None = None) -> T | None:
         """The next one. Waits for it, at most `timeout` seconds; None: none came.
@@ -74,8 +105,6 @@ class Inbox(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        wake = asyncio.Event()
-        sleeper = (asyncio.get_running_loop(), wake)
         while True:
             with self._ready:
                 item = self._take()
@@ -83,21 +112,9 @@ class Inbox(Generic[T]):
                     return item
                 if self._closed:
                     raise StopAsyncIteration
-                wake.clear()
-                self._sleepers.append(sleeper)
-            try:
-                await wake.wait()
-            finally:
-                with self._ready:
-                    if sleeper in self._sleepers:
-                        self._sleepers.remove(sleeper)
+                sleeper = self._enlist()
+            await self._sleep(sleeper)
 
+    @abc.abstractmethod
     def _take(self) -> T | None:
-        raise NotImplementedError
-
-    def _wake(self) -> None:
-        self._ready.notify_all()
-        for loop, event in self._sleepers:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(event.set)
-        self._sleepers.clear()
+        """The next item; None: there is none."""

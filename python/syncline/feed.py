@@ -32,6 +32,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core
+from ._inbox import Waking
 from .errors import Closed, Error, HistoryGone, InvalidRequest, ReadOnly, UsageError
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class FeedInfo:
     active: bool
 
 
-class Feed:
+class Feed(Waking):
     """What `engine.feed` returns: to iterate over, by one thread or one task. Use it in a `with` block, or
     `close` it, where something else may want the name later.
 
@@ -157,6 +158,7 @@ class Feed:
             raise UsageError(f"a feed's name must be a str, not {type(name).__name__}")
         if engine._native.read_only:
             raise ReadOnly("a feed keeps its position in the database, which was opened with read_only=True")
+        super().__init__()
         self._engine = engine
         self._native = engine._native
         self._name = name
@@ -164,10 +166,7 @@ class Feed:
         self._follow = follow
         self._save_every = save_every
         self._using = threading.Lock()
-        self._ready = threading.Condition()
-        self._sleepers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self._poked = False
-        self._closed = False
         self._position = 0  # done up to here
         self._saved = -1
         self._unsaved = 0  # commits
@@ -306,8 +305,6 @@ class Feed:
         return self
 
     async def __anext__(self) -> Commit:
-        wake = asyncio.Event()
-        sleeper = (asyncio.get_running_loop(), wake)
         with self._alone():
             self._settle()
             while True:
@@ -326,16 +323,8 @@ class Feed:
                 with self._ready:
                     if self._poked or self._closed:
                         continue
-                    wake.clear()
-                    self._sleepers.append(sleeper)
-                try:
-                    await asyncio.wait_for(wake.wait(), due)
-                except asyncio.TimeoutError:
-                    pass
-                finally:
-                    with self._ready:
-                        if sleeper in self._sleepers:
-                            self._sleepers.remove(sleeper)
+                    sleeper = self._enlist()
+                await self._sleep(sleeper, due)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -511,13 +500,6 @@ class Feed:
         with self._ready:
             self._poked = True
             self._wake()
-
-    def _wake(self) -> None:
-        self._ready.notify_all()
-        for loop, event in self._sleepers:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(event.set)
-        self._sleepers.clear()
 
 
 class Feeds:
