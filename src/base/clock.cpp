@@ -15,6 +15,8 @@ namespace syncline {
 
 namespace {
 
+std::atomic<std::uint64_t> forks{0};  // of this process and its parents
+
 class SystemClock final : public Clock {
  public:
   std::int64_t now() override {
@@ -28,19 +30,19 @@ class SystemClock final : public Clock {
 class SystemEntropy final : public Entropy {
  public:
   SystemEntropy() {
-    static const int registered = pthread_atfork(nullptr, nullptr, [] { forks().fetch_add(1, std::memory_order_relaxed); });
+    static const int registered = pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
     if (registered != 0) throw Error(Code::internal_error, "the operating system has no memory for a fork handler");
   }
 
   std::uint64_t next() override {
     thread_local Drawn drawn;
-    const std::uint64_t now = forks().load(std::memory_order_relaxed);
-    if (drawn.left == 0 || drawn.forks != now) {
+    const std::uint64_t now = forks.load(std::memory_order_relaxed);
+    if (drawn.left == 0 || drawn.at != now) {
       if (::getentropy(drawn.bits.data(), sizeof drawn.bits) != 0) {
         throw Error(Code::internal_error, "the operating system gave no random bits");
       }
       drawn.left = drawn.bits.size();
-      drawn.forks = now;
+      drawn.at = now;
     }
     return drawn.bits[--drawn.left];
   }
@@ -49,12 +51,8 @@ class SystemEntropy final : public Entropy {
   struct Drawn {
     std::array<std::uint64_t, 32> bits;  // 256 bytes are the most that one getentropy gives
     std::size_t left = 0;
-    std::uint64_t forks = 0;
+    std::uint64_t at = 0;  // so many forks
   };
-  static std::atomic<std::uint64_t>& forks() {
-    static std::atomic<std::uint64_t> count{0};
-    return count;
-  }
 };
 
 }  // namespace
