@@ -255,7 +255,6 @@ std::vector<ChangeNote> WriteSet::merge(const Origin& origin, Cursor& cursor) {
     notes.push_back({cursor, std::string(entity), std::string(id), line.op, line.version});
     touch_scope(scope, cursor);
     log_.push_back(line);
-    ++changes_;
   }
   if (notes.empty()) cursor = take_cursor();
   ++merges_;
@@ -378,6 +377,7 @@ void WriteSet::flush(std::int64_t keep_unsettled_results) {
     batch.unlogged.push_back({.scope = scope, .entity = entity, .id = id, .body = body, .updated_at = now_});
   }
   tx_.apply(batch);
+  log_ = std::move(batch.log);
 }
 
 }  // namespace syncline

@@ -77,7 +77,7 @@ class WriteSet final : public Workspace {
   [[nodiscard]] const std::map<std::string, Cursor, std::less<>>& touched_scopes() const noexcept { return scopes_; }
   [[nodiscard]] std::size_t mutations() const noexcept { return merges_; }
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
-  [[nodiscard]] std::size_t changes() const noexcept { return changes_; }
+  [[nodiscard]] std::size_t changes() const noexcept { return log_.size(); }
   [[nodiscard]] std::int64_t now() const noexcept { return now_; }
   [[nodiscard]] WriteTx& tx() noexcept { return tx_; }
 
@@ -121,7 +121,7 @@ class WriteSet final : public Workspace {
   std::map<std::string, Client, std::less<>> clients_;
   std::map<std::string, std::string, std::less<>> unlogged_;  // written by the group; empty: gone
   std::string key_;
-  std::size_t merges_ = 0, changes_ = 0, bytes_ = 0, clean_bytes_ = 0;
+  std::size_t merges_ = 0, bytes_ = 0, clean_bytes_ = 0;
 };
 
 }  // namespace syncline
