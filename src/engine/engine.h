@@ -303,7 +303,8 @@ class Engine {
   void bury(WriteSet& set, const Mutation& mutation, const std::string& user, const Failure& failure);
   template <class Sink>
   PageEnd pull_into(const PullRequest& request, Sink& sink);
-  std::vector<EpochRow> lineage(ReadTx& tx) const;
+  // The epochs as of `tx`; `read` holds them where another process may have added one.
+  const std::vector<EpochRow>& lineage(ReadTx& tx, std::vector<EpochRow>& read) const;
   std::optional<std::int64_t> last_seq(ReadTx& tx, const std::optional<std::string>& client_id, const std::string& user) const;
 
   std::unique_ptr<Store> store_;

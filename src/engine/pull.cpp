@@ -170,7 +170,10 @@ class PageScan {
 
 }  // namespace
 
-std::vector<EpochRow> Engine::lineage(ReadTx& tx) const { return options_.store.read_only ? tx.epochs() : epochs_; }
+const std::vector<EpochRow>& Engine::lineage(ReadTx& tx, std::vector<EpochRow>& read) const {
+  if (!options_.store.read_only) return epochs_;
+  return read = tx.epochs();
+}
 
 std::optional<std::int64_t> Engine::last_seq(ReadTx& tx, const std::optional<std::string>& client_id, const std::string& user) const {
   if (!client_id) return std::nullopt;
@@ -193,8 +196,7 @@ PageEnd Engine::pull_into(const PullRequest& request, Sink& sink) {
 
   const std::unique_ptr<ReadTx> tx = store_->read();
   std::vector<EpochRow> read;
-  if (options_.store.read_only) read = lineage(*tx);
-  const std::vector<EpochRow>& epochs = options_.store.read_only ? read : epochs_;
+  const std::vector<EpochRow>& epochs = lineage(*tx, read);
   const Cursor head = tx->head();
   const std::optional<ScopeRow> scope = tx->scope(request.scope);
   const Cursor floor = scope ? scope->floor : 0;
@@ -265,7 +267,8 @@ Snapshot Engine::snapshot(const SnapshotRequest& request) {
   const std::unique_ptr<ReadTx> tx = store_->read();
   Snapshot out;
   out.cursor = tx->head();
-  out.epoch = lineage(*tx).back().epoch;
+  std::vector<EpochRow> read;
+  out.epoch = lineage(*tx, read).back().epoch;
   out.last_seq = last_seq(*tx, request.client_id, request.user);
   const auto limit = static_cast<std::size_t>(options_.limits.max_snapshot_bytes);
   std::size_t bytes = 0;
