@@ -1,7 +1,7 @@
 // Memory that grows at its end without being cleared first: what the writers of pages and of Python's values write into.
 //
-// What     `ensure(n)` promises n bytes at the returned place, `advance(n)` says how many of them were written: one check for several
-//          pieces, where a std::string checks each. Where the memory comes from is a subclass's.
+// What     `ensure(n)` promises n bytes at the returned place, `advance(n)` says how many of them were written, `append` does both: one
+//          check for several pieces, where a std::string checks each. Where the memory comes from is a subclass's.
 // Owner    whoever made it. Threads  one at a time.
 #pragma once
 
@@ -25,6 +25,12 @@ class Bytes {
     return data_ + size_;
   }
   void advance(std::size_t size) noexcept { size_ += size; }
+  // Appends what `put` writes at the place it is given, at most so many bytes; it returns the place behind them.
+  template <class Put>
+  void append(std::size_t most, Put put) {
+    char* const from = ensure(most);
+    advance(static_cast<std::size_t>(put(from) - from));
+  }
   void push_back(char byte) {
     *ensure(1) = byte;
     ++size_;

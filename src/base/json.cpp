@@ -496,12 +496,12 @@ char* put_escape(std::uint8_t byte, char* to) noexcept {
 // What the bytes from the first that is no plain one come to.
 void append_escaped(std::string_view text, Bytes& out) {
   while (!text.empty()) {
-    char* const from = out.ensure(text.size() + kEscape);
-    std::size_t at = copy_plain(text, from);
-    char* to = from + at;
-    if (at < text.size()) to = put_escape(static_cast<std::uint8_t>(text[at++]), to);
-    out.advance(static_cast<std::size_t>(to - from));
-    text.remove_prefix(at);
+    std::size_t at = 0;
+    out.append(text.size() + kEscape, [&](char* to) {
+      at = copy_plain(text, to);
+      return at < text.size() ? put_escape(static_cast<std::uint8_t>(text[at]), to + at) : to + at;
+    });
+    text.remove_prefix(std::min(at + 1, text.size()));
   }
 }
 
@@ -594,60 +594,56 @@ char* put_scalar(mp::Reader& reader, mp::Kind kind, char* at) {
   return raw(at, "null");
 }
 
-[[noreturn]] void too_deep() { throw Error(Code::corrupt, "a stored document is nested too deeply"); }
-
-char* put(mp::Reader& reader, char* at, int depth) {
-  const mp::Kind kind = reader.peek();
-  if (kind == mp::Kind::str) return put_string(reader.str(), at);
-  if (kind == mp::Kind::bin) return raw(put_base64(reader.bin(), raw(at, R"({"$binary":")")), "\"}");
-  if (kind != mp::Kind::array && kind != mp::Kind::map) return put_scalar(reader, kind, at);
-  if (depth > kMaxDepth) too_deep();
-  const bool is_map = kind == mp::Kind::map;
-  const std::size_t size = is_map ? reader.map() : reader.array();
-  *at++ = is_map ? '{' : '[';
-  for (std::size_t i = 0; i < size; ++i) {
-    if (i > 0) *at++ = ',';
-    if (is_map) {
-      at = put_string(reader.str(), at);
-      *at++ = ':';
-    }
-    at = put(reader, at, depth + 1);
+// Where a value is written: memory that surely holds all of it,
+struct Enough {
+  char* at;
+  template <class Put>
+  void append(std::size_t, Put put) {
+    at = put(at);
   }
-  *at++ = is_map ? '}' : ']';
-  return at;
-}
+  void push_back(char byte) { *at++ = byte; }
+  void string(std::string_view text) { at = put_string(text, at); }
+};
 
-// As `put`, making room for each piece: where what it might come to at most is far more than it will.
-void append(mp::Reader& reader, Bytes& out, int depth) {
+// or, where what it might come to at most is far more than it will, memory that each piece makes room in.
+struct Growing {
+  Bytes& out;
+  template <class Put>
+  void append(std::size_t most, Put put) {
+    out.append(most, put);
+  }
+  void push_back(char byte) { out.push_back(byte); }
+  void string(std::string_view text) { append_string(text, out); }
+};
+
+template <class Out>
+void write(mp::Reader& reader, Out& out, int depth) {
   const mp::Kind kind = reader.peek();
   if (kind == mp::Kind::str) {
-    append_string(reader.str(), out);
+    out.string(reader.str());
     return;
   }
   if (kind == mp::Kind::bin) {
     const std::string_view bytes = reader.bin();
-    out += R"({"$binary":")";
-    put_base64(bytes, out.ensure(base64_size(bytes.size())));
-    out.advance(base64_size(bytes.size()));
-    out += "\"}";
+    out.append(kScalar + base64_size(bytes.size()),
+               [bytes](char* at) { return raw(put_base64(bytes, raw(at, R"({"$binary":")")), "\"}"); });
     return;
   }
   if (kind != mp::Kind::array && kind != mp::Kind::map) {
-    char* const from = out.ensure(kScalar);
-    out.advance(static_cast<std::size_t>(put_scalar(reader, kind, from) - from));
+    out.append(kScalar, [&](char* at) { return put_scalar(reader, kind, at); });
     return;
   }
-  if (depth > kMaxDepth) too_deep();
+  if (depth > kMaxDepth) throw Error(Code::corrupt, "a stored document is nested too deeply");
   const bool is_map = kind == mp::Kind::map;
   const std::size_t size = is_map ? reader.map() : reader.array();
   out.push_back(is_map ? '{' : '[');
   for (std::size_t i = 0; i < size; ++i) {
     if (i > 0) out.push_back(',');
     if (is_map) {
-      append_string(reader.str(), out);
+      out.string(reader.str());
       out.push_back(':');
     }
-    append(reader, out, depth + 1);
+    write(reader, out, depth + 1);
   }
   out.push_back(is_map ? '}' : ']');
 }
@@ -688,17 +684,19 @@ std::string to_msgpack(std::string_view text, const mp::Border& border) {
 
 char* put_value(std::string_view value, char* at) {
   mp::Reader reader(value);
-  return put(reader, at, 0);
+  Enough out{at};
+  write(reader, out, 0);
+  return out.at;
 }
 
 void from_msgpack(std::string_view value, Bytes& out) {
   if (out.room() >= most_of(value.size())) {
-    char* const from = out.ensure(0);
-    out.advance(static_cast<std::size_t>(put_value(value, from) - from));
+    out.append(0, [value](char* at) { return put_value(value, at); });
     return;
   }
   mp::Reader reader(value);
-  append(reader, out, 0);
+  Growing growing{out};
+  write(reader, growing, 0);
 }
 
 void from_msgpack(std::string_view value, std::string& out) {
@@ -732,8 +730,7 @@ void append_string(std::string_view text, Bytes& out) {
 char* put_integer(std::int64_t value, char* at) noexcept { return put_number(value, at); }
 
 void append_integer(std::int64_t value, Bytes& out) {
-  char* const from = out.ensure(kScalar);
-  out.advance(static_cast<std::size_t>(put_number(value, from) - from));
+  out.append(kInteger, [value](char* at) { return put_number(value, at); });
 }
 
 char* put_instant(std::int64_t microseconds, char* at) noexcept {

@@ -88,8 +88,7 @@ class QuickEncoder {
   // `piece` writes at most `size` bytes at a place and returns the place behind them.
   template <class Piece>
   bool write(std::size_t size, Piece piece) {
-    char* at = out_.ensure(size);
-    out_.advance(static_cast<std::size_t>(piece(at) - at));
+    out_.append(size, piece);
     return true;
   }
 

@@ -75,24 +75,21 @@ char* JsonPage::put_tail(const ChangeView& change, char* at) noexcept {
 }
 
 void JsonPage::change(const ChangeView& change) {
-  const auto piece = [&](auto put) {
-    char* const from = out_.ensure(frame_of(change));
-    out_.advance(static_cast<std::size_t>(put(from) - from));
-  };
-  piece([&](char* at) { return put_head(change, at); });
+  const std::size_t frame = frame_of(change);
+  out_.append(frame, [&](char* at) { return put_head(change, at); });
   if (change.op != Op::remove) json::from_msgpack(change.data, out_);
-  piece([&](char* at) { return put_tail(change, at); });
+  out_.append(frame, [&](char* at) { return put_tail(change, at); });
 }
 
 bool JsonPage::take(const ChangeView& change) noexcept {
   const std::size_t data = change.op == Op::remove ? 0 : json::most_of(change.data.size());
   if (out_.room() < frame_of(change) + data) return false;
   try {
-    char* const from = out_.data() + out_.size();
-    char* at = put_head(change, from);
-    if (change.op != Op::remove) at = json::put_value(change.data, at);
-    at = put_tail(change, at);
-    out_.advance(static_cast<std::size_t>(at - from));
+    out_.append(0, [&](char* at) {
+      at = put_head(change, at);
+      if (change.op != Op::remove) at = json::put_value(change.data, at);
+      return put_tail(change, at);
+    });
     return true;
   } catch (...) {
     return false;
@@ -126,18 +123,20 @@ std::size_t PackedPage::most_of(const ChangeView& change) const noexcept {
   return kFrame + scope_.size() + change.entity.size() + change.id.size() + change.data.size() + 4 * mp::put::kHeader + mp::put::kInstant;
 }
 
-void PackedPage::change(const ChangeView& change) { write(change, out_.ensure(most_of(change))); }
+void PackedPage::change(const ChangeView& change) {
+  out_.append(most_of(change), [&](char* at) { return put(change, at); });
+}
 
 bool PackedPage::take(const ChangeView& change) noexcept {
   if (out_.room() < most_of(change)) return false;
-  write(change, out_.data() + out_.size());
+  this->change(change);
   return true;
 }
 
-void PackedPage::write(const ChangeView& change, char* from) noexcept {
+char* PackedPage::put(const ChangeView& change, char* at) noexcept {
   ++count_;
   const bool gone = change.op == Op::remove;
-  char* at = mp::put::raw(from, gone ? std::string_view("\x87\xa6" "cursor") : std::string_view("\x88\xa6" "cursor"));
+  at = mp::put::raw(at, gone ? std::string_view("\x87\xa6" "cursor") : std::string_view("\x88\xa6" "cursor"));
   at = mp::put::integer(at, change.cursor);
   at = mp::put::raw(at, scope_);
   at = mp::put::str(at, change.entity);
@@ -148,8 +147,7 @@ void PackedPage::write(const ChangeView& change, char* from) noexcept {
   at = mp::put::raw(at, "\xa7" "version");
   at = mp::put::integer(at, change.version);
   at = mp::put::raw(at, "\xa2" "ts");
-  at = mp::put::instant(at, change.ts);
-  out_.advance(static_cast<std::size_t>(at - from));
+  return mp::put::instant(at, change.ts);
 }
 
 void PackedPage::end(const PageEnd& end) {

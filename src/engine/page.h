@@ -52,7 +52,7 @@ class PackedPage {
 
  private:
   [[nodiscard]] std::size_t most_of(const ChangeView& change) const noexcept;
-  void write(const ChangeView& change, char* from) noexcept;
+  char* put(const ChangeView& change, char* at) noexcept;
   Bytes& out_;
   std::size_t begin_;  // of the page in `out_`
   std::string scope_;
