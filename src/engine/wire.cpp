@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <functional>
-#include <optional>
 #include <utility>
 
 #include "base/json.h"
@@ -109,83 +108,6 @@ std::string in_format(std::string packed, Format format) {
   return text;
 }
 
-// A pull's body as clients write it: one flat map in ASCII without escapes, fields that are known, each once. Such a body is read as it
-// stands; every other one, what is wrong with it included, is for parse_pull's general way, which costs five times as much.
-class PlainPull {
- public:
-  explicit PlainPull(std::string_view body) noexcept : at_(body.data()), end_(body.data() + body.size()) {}
-
-  std::optional<PullRequest> read() {
-    PullRequest request;
-    bool placed = false;
-    if (!mark('{')) return std::nullopt;
-    do {
-      std::string_view name;
-      if (!text(name) || !mark(':')) return std::nullopt;
-      bool good = false;
-      if (name == "scope") {
-        good = once(kScope) && text(request.scope);
-      } else if (name == "cursor") {
-        good = placed = once(kCursor) && natural(request.cursor);
-      } else if (name == "epoch") {
-        good = once(kEpoch) && text(request.epoch.emplace());
-      } else if (name == "page") {
-        good = once(kPage) && text(request.page.emplace());
-      } else if (name == "limit") {
-        good = once(kLimit) && natural(request.limit.emplace());
-      } else if (name == "client_id") {
-        good = once(kClient) && text(request.client_id.emplace());
-      }
-      if (!good) return std::nullopt;
-    } while (mark(','));
-    if (!mark('}') || at_ != end_ || (seen_ & kScope) == 0 || !placed) return std::nullopt;
-    return request;
-  }
-
- private:
-  static constexpr unsigned kScope = 1, kCursor = 2, kEpoch = 4, kPage = 8, kLimit = 16, kClient = 32;
-
-  bool once(unsigned field) noexcept { return (std::exchange(seen_, seen_ | field) & field) == 0; }
-  bool mark(char wanted) noexcept {
-    while (at_ != end_ && *at_ == ' ') ++at_;
-    if (at_ == end_ || *at_ != wanted) return false;
-    ++at_;
-    return true;
-  }
-  bool text(std::string_view& into) noexcept {
-    if (!mark('"')) return false;
-    const char* const from = at_;
-    while (at_ != end_ && *at_ != '"') {
-      const auto byte = static_cast<unsigned char>(*at_);
-      if (byte < 0x20 || byte >= 0x80 || byte == '\\') return false;
-      ++at_;
-    }
-    if (at_ == end_) return false;
-    into = {from, static_cast<std::size_t>(at_ - from)};
-    ++at_;
-    return true;
-  }
-  bool text(std::string& into) {
-    std::string_view view;
-    if (!text(view)) return false;
-    into = view;
-    return true;
-  }
-  bool natural(std::int64_t& into) noexcept {
-    constexpr std::ptrdiff_t kDigits = 15;
-    while (at_ != end_ && *at_ == ' ') ++at_;
-    const char* const from = at_;
-    into = 0;
-    while (at_ != end_ && *at_ >= '0' && *at_ <= '9' && at_ - from < kDigits) into = into * 10 + (*at_++ - '0');
-    if (at_ == from || at_ == end_ || (*from == '0' && at_ - from > 1)) return false;
-    return *at_ == ',' || *at_ == '}' || *at_ == ' ';
-  }
-
-  const char* at_;
-  const char* end_;
-  unsigned seen_ = 0;
-};
-
 }  // namespace
 
 std::string canonical_body(std::string_view body, Format format, const Limits& limits) {
@@ -238,9 +160,6 @@ PushRequest parse_push(std::string_view body, Format format, const Limits& limit
 }
 
 PullRequest parse_pull(std::string_view body, Format format, const Limits& limits) {
-  if (format == Format::json && body.size() <= static_cast<std::size_t>(limits.max_body_bytes)) {
-    if (std::optional<PullRequest> plain = PlainPull(body).read()) return std::move(*plain);
-  }
   const std::string packed = canonical_body(body, format, limits);
   mp::Reader reader(packed);
   PullRequest request;

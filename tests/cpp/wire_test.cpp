@@ -28,15 +28,15 @@ std::string read(const std::string& body) {
   }
 }
 
-// A line break in front is nothing to JSON, and enough for the general way. An offset in a refusal is one more then.
-std::string read_generally(const std::string& body) { return read("\n" + body); }
+// An offset in a refusal is one more then.
+std::string read_after_a_line_break(const std::string& body) { return read("\n" + body); }
 
 std::string without_offset(std::string text) {
   const std::size_t at = text.find(" (at byte ");
   return at == std::string::npos ? text : text.substr(0, at);
 }
 
-TEST(ParsePull, ReadsAPlainBodyAsTheGeneralWayDoes) {
+TEST(ParsePull, ReadsOrRefusesABodyWithWhiteSpaceInFrontAsItDoesWithout) {
   EXPECT_EQ(read(R"({"scope":"list:1","cursor":0})"), "'list:1' 0 none none none none none");
   EXPECT_EQ(read(R"({"client_id": "c", "scope": "s", "limit": 20, "cursor": 12, "epoch": "e", "page": "1.2.e"})"), "'s' 12 'e' '1.2.e' 20 'c' none");
   for (const char* body : {
@@ -54,11 +54,11 @@ TEST(ParsePull, ReadsAPlainBodyAsTheGeneralWayDoes) {
            R"({"scope":"s","cursor":{"$numberLong":"5"}})", R"({"scope":"s","cursor":0,"epoch":null,"page":null,"limit":null,"client_id":null})",
            R"({"scope":"s","cursor":0,"epoch":"","page":"","client_id":""})", R"({"scope":"s","cursor":0,"limit":0})", R"(  { "scope" : "s" , "cursor" : 3 } )",
            R"({'scope':'s','cursor':0})", R"({"scope":"s","cursor": 0 ,"limit":5 })"}) {
-    EXPECT_EQ(without_offset(read(body)), without_offset(read_generally(body))) << body;
+    EXPECT_EQ(without_offset(read(body)), without_offset(read_after_a_line_break(body))) << body;
   }
 }
 
-TEST(ParsePull, ReadsADamagedPlainBodyAsTheGeneralWayDoes) {
+TEST(ParsePull, ReadsOrRefusesADamagedBodyWithWhiteSpaceInFrontAsItDoesWithout) {
   const std::string body = R"({"scope":"list:1","cursor":120,"epoch":"0af3","page":"7.0.0af3","limit":50,"client_id":"c-1"})";
   Random random(3);
   static constexpr std::string_view kBytes = "\"\\{}[]:, 0159-+.eE$ax\x01\x7f\xc3";
@@ -73,7 +73,7 @@ TEST(ParsePull, ReadsADamagedPlainBodyAsTheGeneralWayDoes) {
         default: damaged.erase(at, 1); break;
       }
     }
-    ASSERT_EQ(without_offset(read(damaged)), without_offset(read_generally(damaged))) << damaged;
+    ASSERT_EQ(without_offset(read(damaged)), without_offset(read_after_a_line_break(damaged))) << damaged;
   }
 }
 
