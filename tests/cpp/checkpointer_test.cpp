@@ -1,17 +1,14 @@
 // The write-ahead log is moved into the file beside the writer: it stays bounded, and nobody waits for it who need not.
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
 
+#include "child.h"
 #include "store/sqlite.h"
 #include "store_fixture.h"
 
@@ -19,6 +16,8 @@ namespace syncline {
 namespace {
 
 using namespace testing_store;  // NOLINT(google-build-using-namespace): the fixture is for these files alone
+using testing::in_child;
+using testing::killed_while_committing;
 
 constexpr std::int64_t kFrameBytes = 4096 + 24;
 constexpr int kPages = 1000;
@@ -143,6 +142,13 @@ void hold_a_sweep(Busy& busy, Gate& gate) {
   gate.wait_until_held();
 }
 
+class GatedCheckpointer : public ::testing::Test {
+ protected:
+  Folder folder_;
+  Gate gate_;
+  Busy busy_{folder_ / "a.db"};
+};
+
 TEST(Checkpointer, TheWalStaysBoundedUnderAWriterThatNeverPauses) {
   for (const Durability durability : {Durability::normal, Durability::full}) {
     const Folder folder;
@@ -176,102 +182,73 @@ TEST(Checkpointer, TheWalComesDownWhenALongReaderLetsGo) {
   busy.expect_whole();
 }
 
-TEST(Checkpointer, CommitsGoOnWhileTheThreadMovesPages) {
-  const Folder folder;
-  Gate gate;
-  Busy busy(folder / "a.db");
-  hold_a_sweep(busy, gate);
-  busy.write(kPages / 2);
-  EXPECT_EQ(busy.store()->read()->head(), busy.author().head());
-  gate.open();
-  busy.write(3 * kPages);
-  EXPECT_LE(busy.highest_wal(), kBound);
-  busy.expect_whole();
+TEST_F(GatedCheckpointer, CommitsGoOnWhileTheThreadMovesPages) {
+  hold_a_sweep(busy_, gate_);
+  busy_.write(kPages / 2);
+  EXPECT_EQ(busy_.store()->read()->head(), busy_.author().head());
+  gate_.open();
+  busy_.write(3 * kPages);
+  EXPECT_LE(busy_.highest_wal(), kBound);
+  busy_.expect_whole();
 }
 
-TEST(Checkpointer, TheWriterMovesWhatTheThreadCannot) {
-  const Folder folder;
-  Gate gate;
-  Busy busy(folder / "a.db");
-  gate.fail(true);
-  busy.write(5 * kPages);
-  EXPECT_GT(gate.failed(), 0);
-  EXPECT_LE(busy.highest_wal(), kBound);
-  busy.expect_whole();
+TEST_F(GatedCheckpointer, TheWriterMovesWhatTheThreadCannot) {
+  gate_.fail(true);
+  busy_.write(5 * kPages);
+  EXPECT_GT(gate_.failed(), 0);
+  EXPECT_LE(busy_.highest_wal(), kBound);
+  busy_.expect_whole();
 }
 
-TEST(Checkpointer, CloseWaitsForTheThreadAndLeavesNoWal) {
-  const Folder folder;
-  Gate gate;
-  Busy busy(folder / "a.db");
-  hold_a_sweep(busy, gate);
+TEST_F(GatedCheckpointer, CloseWaitsForTheThreadAndLeavesNoWal) {
+  hold_a_sweep(busy_, gate_);
   std::atomic<bool> closed = false;
   std::thread opener([&] {
     EXPECT_FALSE(closed);
-    gate.open();
+    gate_.open();
   });
-  busy.store()->close();
+  busy_.store()->close();
   closed = true;
   opener.join();
-  busy.expect_whole();
+  busy_.expect_whole();
 }
 
-TEST(Checkpointer, ARewriteWaitsForTheThreadAndEmptiesTheWal) {
-  const Folder folder;
-  Gate gate;
-  Busy busy(folder / "a.db");
-  hold_a_sweep(busy, gate);
-  std::thread opener([&] { gate.open(); });
-  EXPECT_TRUE(busy.store()->rewrite());
+TEST_F(GatedCheckpointer, ARewriteWaitsForTheThreadAndEmptiesTheWal) {
+  hold_a_sweep(busy_, gate_);
+  std::thread opener([&] { gate_.open(); });
+  EXPECT_TRUE(busy_.store()->rewrite());
   opener.join();
-  EXPECT_EQ(busy.wal(), 0);
-  busy.write(2 * kPages);
-  EXPECT_LE(busy.highest_wal(), kBound);
-  busy.expect_whole();
+  EXPECT_EQ(busy_.wal(), 0);
+  busy_.write(2 * kPages);
+  EXPECT_LE(busy_.highest_wal(), kBound);
+  busy_.expect_whole();
 }
 
-TEST(Checkpointer, AForkedChildWaitsForNoThread) {
-  const Folder folder;
-  Gate gate;
-  Busy busy(folder / "a.db");
-  hold_a_sweep(busy, gate);
-  const pid_t child = fork();
-  if (child == 0) {
-    busy.store().reset();
-    _exit(0);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-  gate.open();
-  busy.write(2 * kPages);
-  busy.expect_whole();
+TEST_F(GatedCheckpointer, AForkedChildWaitsForNoThread) {
+  hold_a_sweep(busy_, gate_);
+  EXPECT_EQ(in_child([&] {
+              busy_.store().reset();
+              return 0;
+            }),
+            0);
+  gate_.open();
+  busy_.write(2 * kPages);
+  busy_.expect_whole();
 }
 
 TEST(Checkpointer, AProcessThatIsKilledWhileItMovesPagesLosesNothing) {
   const Folder folder;
   const std::string path = folder / "a.db";
-  std::array<int, 2> progress{};
-  ASSERT_EQ(pipe(progress.data()), 0);
-  const pid_t child = fork();
-  if (child == 0) {
+  const Cursor acknowledged = killed_while_committing([&](const auto& told) {
     Gate gate;
     Busy busy(path);
     hold_a_sweep(busy, gate);
     gate.open();
     for (;;) {
-      const Cursor acknowledged = busy.author().head();
-      if (write(progress[1], &acknowledged, sizeof acknowledged) != sizeof acknowledged) _exit(1);
+      told(busy.author().head());
       busy.commit();
     }
-  }
-  close(progress[1]);
-  Cursor acknowledged = 0;
-  for (int i = 0; i < 20; ++i) ASSERT_EQ(read(progress[0], &acknowledged, sizeof acknowledged), static_cast<ssize_t>(sizeof acknowledged));
-  kill(child, SIGKILL);
-  waitpid(child, nullptr, 0);
-  for (Cursor more = 0; read(progress[0], &more, sizeof more) == static_cast<ssize_t>(sizeof more);) acknowledged = more;
-  close(progress[0]);
+  });
   const auto store = open_sqlite(path);
   const auto tx = store->read();
   EXPECT_GE(tx->head(), acknowledged);

@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "child.h"
 #include "store/sqlite.h"
 #include "store/writer_lock.h"
 #include "store_fixture.h"
@@ -19,6 +20,8 @@ namespace syncline {
 namespace {
 
 using namespace testing_store;  // NOLINT(google-build-using-namespace): the fixture is for these files alone
+using testing::in_child;
+using testing::killed_while_committing;
 
 template <class Call>
 std::string refusal(Call call) {
@@ -28,24 +31,6 @@ std::string refusal(Call call) {
     return std::string(code_name(error.code())) + ": " + error.what();
   }
   return "nothing was thrown";
-}
-
-// Runs `body` in a forked child. Its return value is the exit status; 99 when it threw.
-template <class Body>
-int in_child(Body body) {
-  const pid_t child = fork();
-  if (child == 0) {
-    int status = 99;
-    try {
-      status = body();
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "child: %s\n", error.what());
-    }
-    _exit(status);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 void write_file(const std::string& path, const std::string& content) { std::ofstream(path, std::ios::binary) << content; }
@@ -329,28 +314,16 @@ TEST(SqliteFile, AFileKilledWhileWritingReopensAtAWholeCommit) {
   const std::string path = folder / "a.db";
   Cursor last = 0;
   for (int round = 0; round < 5; ++round) {
-    int progress[2];
-    ASSERT_EQ(pipe(progress), 0);
-    const pid_t child = fork();
-    if (child == 0) {
-      close(progress[0]);
+    const Cursor acknowledged = killed_while_committing([&](const auto& told) {
       const auto store = open_sqlite(path);
       Author author(last);
       for (int i = 0;; ++i) {
         const std::string id = std::to_string(round) + "-" + std::to_string(i);
         for (const char* entity : {"a", "b", "c"}) author.put("s", entity, id, std::string(300, 'x'));
         author.commit(*store);
-        const Cursor acknowledged = author.head();
-        if (write(progress[1], &acknowledged, sizeof acknowledged) != sizeof acknowledged) _exit(1);
+        told(author.head());
       }
-    }
-    close(progress[1]);
-    Cursor acknowledged = 0;
-    for (int i = 0; i < 20; ++i) ASSERT_EQ(read(progress[0], &acknowledged, sizeof acknowledged), static_cast<ssize_t>(sizeof acknowledged));
-    kill(child, SIGKILL);
-    waitpid(child, nullptr, 0);
-    for (Cursor more = 0; read(progress[0], &more, sizeof more) == static_cast<ssize_t>(sizeof more);) acknowledged = more;
-    close(progress[0]);
+    });
 
     const auto store = open_sqlite(path);
     const auto tx = store->read();

@@ -91,11 +91,16 @@ TEST(SqliteStore, ScansInByteOrderWithinPrefixAndAfterAnId) {
   EXPECT_EQ(scan(*tx, "s", "none"), Ids{});
 }
 
-TEST(SqliteStore, LetsAVisitorReadAndStop) {
-  const auto store = open_sqlite(":memory:");
+std::unique_ptr<Store> nine_documents() {
+  std::unique_ptr<Store> store = open_sqlite(":memory:");
   Author author;
   for (int i = 0; i < 9; ++i) author.put("s", "e", std::to_string(i), "x");
   author.commit(*store);
+  return store;
+}
+
+TEST(SqliteStore, LetsAVisitorReadAndStop) {
+  const auto store = nine_documents();
   const auto tx = store->read();
   std::vector<std::string> pairs;
   tx->scan("s", "e", "", "", [&](const DocumentView& outer) {
@@ -142,10 +147,7 @@ TEST(SqliteStore, WhatIsTakenDoesNotComeToTheVisitor) {
 }
 
 TEST(SqliteStore, AVisitorStopsARunWhoseRowsAreTaken) {
-  const auto store = open_sqlite(":memory:");
-  Author author;
-  for (int i = 0; i < 9; ++i) author.put("s", "e", std::to_string(i), "x");
-  author.commit(*store);
+  const auto store = nine_documents();
   const auto tx = store->read();
   std::string seen;
   const auto take = [&](const DocumentView& row) {
