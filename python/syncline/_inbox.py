@@ -20,8 +20,8 @@ _Sleeper: TypeAlias = tuple[asyncio.AbstractEventLoop, asyncio.Event]
 
 
 class Waking:
-    """A condition, `_ready`, that tasks wait for as well as threads. It guards what is waited for, and is held
-    where `_wake` and `_enlist` are called."""
+    """A condition, `_ready`, that tasks wait for as well as threads. It guards what is waited for, and is
+    held where `_wake` and `_enlist` are called."""
 
     def __init__(self) -> None:
         self._ready = threading.Condition()
