@@ -10,7 +10,8 @@ namespace syncline {
 
 namespace {
 
-// Clean entries (documents that were only read) are kept for the mutations that follow, up to this much.
+// Clean entries (documents that were only read, or written by a mutation that failed) are kept for the mutations that follow, up to
+// this much.
 constexpr std::size_t kReadCacheBytes = 32u << 20;
 
 // Names hold no control characters, so NUL separates them and keys sort by scope, entity, id.
@@ -43,9 +44,10 @@ const std::string& WriteSet::key(std::string_view scope, std::string_view entity
 
 WriteSet::Documents::iterator WriteSet::entry(std::string_view key) {
   // Creations mostly come in order of id.
-  if (!documents_.empty() && documents_.rbegin()->first < key) return documents_.emplace_hint(documents_.end(), key, Entry());
-  const auto at = documents_.lower_bound(key);
+  const bool is_last = !documents_.empty() && documents_.rbegin()->first < key;
+  const auto at = is_last ? documents_.end() : documents_.lower_bound(key);
   if (at != documents_.end() && at->first == key) return at;
+  clean_bytes_ += key.size() + sizeof(Entry);
   return documents_.emplace_hint(at, key, Entry());
 }
 
@@ -66,7 +68,7 @@ void WriteSet::know(Documents::value_type& document) {
     entry.body = found->body;
   });
   entry.known = true;
-  clean_bytes_ += entry.body.size() + key.size() + sizeof(Entry);
+  clean_bytes_ += entry.body.size();
 }
 
 void WriteSet::enter(Documents::value_type& document) {
@@ -267,7 +269,6 @@ void WriteSet::drop() noexcept {
     Entry& entry = written->second;
     entry.draft.clear();
     entry.drafted = false;
-    if (!entry.known) documents_.erase(written);
   }
   drafts_.clear();
   if (clean_bytes_ > kReadCacheBytes) {
