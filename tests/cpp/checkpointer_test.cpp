@@ -4,8 +4,10 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 
 #include "child.h"
@@ -55,7 +57,7 @@ class Gate {
   void fail(bool failing) { failing_ = failing; }
   void wait_until_held() {  // until somebody waits at it
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return held_; });
+    if (!changed_.wait_for(lock, std::chrono::seconds(60), [this] { return held_; })) throw std::runtime_error("no thread began to write");
   }
   [[nodiscard]] int failed() const { return failed_; }
 
