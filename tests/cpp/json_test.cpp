@@ -4,8 +4,11 @@
 
 #include <charconv>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "random_value.h"
 
@@ -319,6 +322,28 @@ TEST(ToJson, IsTheSameWhereThereIsRoomForTheWholeAndWhereThereIsNot) {
                                    natural(std::numeric_limits<std::uint64_t>::max()), integer(std::numeric_limits<std::int64_t>::min()),
                                    integer(-32), "\xc0"s, "\xc2"s, "\x80"s, "\x90"s}) {
     check(value);
+  }
+}
+
+TEST(ToJson, MakesRoomForWhatItAppendsHoweverLittleIsLeft) {
+  const std::string document = "\x82\xa1\x61\x01\xa1\x62\xa1\x01"s;
+  const std::vector<std::pair<std::function<void(Bytes&)>, std::string>> writers{
+      {[](Bytes& out) { append_integer(std::numeric_limits<std::int64_t>::min(), out); }, "-9223372036854775808"},
+      {[](Bytes& out) { append_string("a\x01\x02", out); }, R"("a\u0001\u0002")"},
+      {[&](Bytes& out) { from_msgpack(document, out); }, R"({"a":1,"b":"\u0001"})"},
+      {[](Bytes& out) { from_msgpack(bin("abc"), out); }, R"({"$binary":"YWJj"})"},
+      {[](Bytes& out) { from_msgpack(real(-1.7976931348623157e308), out); }, "-1.7976931348623157e+308"}};
+  for (const auto& [write, wanted] : writers) {
+    for (std::size_t left = 0; left < 100; ++left) {
+      Bytes out;
+      do {
+        out.push_back('#');
+      } while (out.room() != left);
+      const std::size_t before = out.size();
+      write(out);
+      ASSERT_LE(out.size(), out.capacity()) << wanted << " into " << left;
+      ASSERT_EQ(out.view().substr(before), wanted) << left;
+    }
   }
 }
 

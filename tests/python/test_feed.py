@@ -445,7 +445,7 @@ def test_async_for_is_told_the_same_and_is_woken(engine: syncline.Engine) -> Non
         put(engine, 0)
         seen = []
         async with asyncio.timeout(60) if hasattr(asyncio, "timeout") else _Nothing():
-            with engine.feed("f") as feed:
+            with engine.feed("f", save_every=3600) as feed:  # so that nothing else than a commit wakes it
                 async for commit in feed:
                     value = (commit.changes[0].data or {})["v"]
                     seen.append(value)

@@ -92,6 +92,7 @@ def test_metrics_are_the_engines_own_counters(engine: syncline.Engine) -> None:
             assert value(text, f"syncline_{name}_total") == getattr(stats, name), name
         assert value(text, "syncline_pushes_total") == 2
         assert value(text, "syncline_refused_total") == 1
+        assert value(text, "syncline_changes_total") == 1
         assert value(text, "syncline_pulled_changes_total") == 1
         assert value(text, "syncline_head_cursor") == engine.head
         assert value(text, "syncline_waiting_pushes") == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import os
 import signal
 import subprocess
@@ -643,6 +644,47 @@ def test_closing_the_engine_ends_its_subscriptions(bench: Bench) -> None:
     listener.join()
     with pytest.raises(syncline.Closed):
         subscription.get()
+
+
+def test_closing_a_subscription_ends_all_who_wait_for_it(bench: Bench) -> None:
+    subscription = bench.engine.subscribe("s")
+    heard: list[syncline.Poke] = []
+    listeners = [threading.Thread(target=lambda: heard.extend(subscription)) for _ in range(3)]
+
+    async def main() -> None:
+        async def listen() -> None:
+            heard.extend([poke async for poke in subscription])
+
+        tasks = [asyncio.ensure_future(listen()) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        subscription.close()
+        await asyncio.wait_for(asyncio.gather(*tasks), 30)
+
+    for listener in listeners:
+        listener.start()
+    while not all(listener.is_alive() for listener in listeners):
+        time.sleep(0.001)
+    asyncio.run(main())
+    for listener in listeners:
+        listener.join(30)
+        assert not listener.is_alive()
+    assert heard == []
+
+
+def test_who_gives_up_waiting_leaves_nothing_behind(bench: Bench) -> None:
+    def events() -> int:
+        gc.collect()
+        return sum(isinstance(one, asyncio.Event) for one in gc.get_objects())
+
+    async def main() -> None:
+        with bench.engine.subscribe("s") as subscription:
+            before = events()
+            for _ in range(3):
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(anext(subscription), 0.001)
+            assert events() == before
+
+    asyncio.run(main())
 
 
 def test_another_broker_hears_of_every_commit(tmp_path: Path) -> None:
