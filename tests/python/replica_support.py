@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,20 @@ Fate = Literal[
     "twice",  # the server gets the request twice, and answers to the second arrive
     "502",  # something between answers
 ]
+
+
+PATIENCE = 30.0  # seconds within which what must happen does
+
+
+def until(met: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not met():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.01)
+
+
+def todo(id: str, title: str = "x") -> dict[str, str]:
+    return {"id": id, "title": title}
 
 
 def make_mutators(server: bool = True) -> syncline.Mutators:

@@ -20,10 +20,8 @@ from typing import Any
 
 import pytest
 import syncline
-from replica_support import Fate, Site, make_mutators, site
+from replica_support import PATIENCE, Fate, Site, make_mutators, site, todo, until
 from syncline import _driver
-
-PATIENCE = 30.0  # seconds within which what must happen does
 
 
 @pytest.fixture
@@ -74,17 +72,6 @@ def opened(server: Site, tmp_path: Path) -> Iterator[Open]:
     yield made
     for replica in made.made:
         replica.close()
-
-
-def until(met: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not met():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
-
-
-def todo(id: str, title: str = "x") -> dict[str, str]:
-    return {"id": id, "title": title}
 
 
 def once(fate: Fate, path: str) -> Callable[[str, int], Fate]:
