@@ -3,6 +3,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "store/wal_gather.h"
+
 namespace syncline::sqlite {
 
 namespace {
@@ -119,7 +121,7 @@ Connection::Connection(std::string path, Mode mode) : path_(std::move(path)), sl
   if (mode == Mode::immutable) flags |= SQLITE_OPEN_URI;
   const std::string name = mode == Mode::immutable ? uri_of(path_) : path_;
   sqlite3* db = nullptr;
-  const int rc = sqlite3_open_v2(name.c_str(), &db, flags, nullptr);
+  const int rc = sqlite3_open_v2(name.c_str(), &db, flags, mode == Mode::write ? gathering_vfs() : nullptr);
   handle_.reset(db);
   if (rc != SQLITE_OK) raise(db, rc, path_, "opening");
   sqlite3_busy_timeout(db, kBusyTimeout);
