@@ -13,7 +13,7 @@ namespace syncline::sqlite {
 
 namespace {
 
-constexpr int kHeader = 24;            // of a frame
+constexpr int kHeader = 24;               // of a frame
 constexpr int kCapacity = (1 << 17) - 1;  // as much as SQLite's VFS for Unix writes at once (seekAndWriteFd in os_unix.c)
 constexpr sqlite3_int64 kNowhere = -1;
 
@@ -21,11 +21,11 @@ constexpr sqlite3_int64 kNowhere = -1;
 struct alignas(8) Log {
   sqlite3_file base;
   char* memory;
-  int used;              // bytes that are gathered,
-  sqlite3_int64 begin;   // and where they belong
-  sqlite3_int64 next;    // with nothing gathered: behind what was written last
-  bool page_follows;     // the last that was gathered is a header,
-  bool ends;             // of a transaction's last frame
+  int used;             // bytes that are gathered,
+  sqlite3_int64 begin;  // and where they belong
+  sqlite3_int64 next;   // with nothing gathered: behind what was written last
+  bool page_follows;    // the last that was gathered is a header,
+  bool ends;            // of a transaction's last frame
 
   sqlite3_file* real() noexcept { return reinterpret_cast<sqlite3_file*>(this + 1); }
 };
@@ -70,12 +70,19 @@ int write(sqlite3_file* file, const void* data, int size, sqlite3_int64 offset) 
   return rc;
 }
 
-// What is done to the file proper once it has all.
-template <class Do>
-int done(sqlite3_file* file, Do act) noexcept {
+// A method of the file proper, once it has all,
+template <auto Method, class... Arguments>
+int after_all(sqlite3_file* file, Arguments... arguments) noexcept {
   Log& log = log_of(file);
   if (const int rc = write_out(log); rc != SQLITE_OK) return rc;
-  return act(log.real()->pMethods, log.real());
+  return (log.real()->pMethods->*Method)(log.real(), arguments...);
+}
+
+// or, where it is not about what is in it, as it is.
+template <auto Method, class... Arguments>
+int as_it_is(sqlite3_file* file, Arguments... arguments) noexcept {
+  sqlite3_file* const real = log_of(file).real();
+  return (real->pMethods->*Method)(real, arguments...);
 }
 
 int close(sqlite3_file* file) noexcept {
@@ -84,52 +91,32 @@ int close(sqlite3_file* file) noexcept {
   return log.real()->pMethods->xClose(log.real());
 }
 
-const sqlite3_io_methods* methods() {
-  using Methods = const sqlite3_io_methods*;
-  static const sqlite3_io_methods all = [] {
-    sqlite3_io_methods made{};
-    made.iVersion = 1;  // shared memory is the database file's, and nothing maps a WAL
-    made.xClose = close;
-    made.xWrite = write;
-    made.xRead = [](sqlite3_file* file, void* into, int size, sqlite3_int64 offset) {
-      return done(file, [=](Methods of, sqlite3_file* real) { return of->xRead(real, into, size, offset); });
-    };
-    made.xTruncate = [](sqlite3_file* file, sqlite3_int64 size) {
-      return done(file, [=](Methods of, sqlite3_file* real) { return of->xTruncate(real, size); });
-    };
-    made.xSync = [](sqlite3_file* file, int flags) {
-      return done(file, [=](Methods of, sqlite3_file* real) { return of->xSync(real, flags); });
-    };
-    made.xFileSize = [](sqlite3_file* file, sqlite3_int64* size) {
-      return done(file, [=](Methods of, sqlite3_file* real) { return of->xFileSize(real, size); });
-    };
-    made.xLock = [](sqlite3_file* file, int level) {
-      return done(file, [=](Methods of, sqlite3_file* real) { return of->xLock(real, level); });
-    };
-    made.xUnlock = [](sqlite3_file* file, int level) {
-      return done(file, [=](Methods of, sqlite3_file* real) { return of->xUnlock(real, level); });
-    };
-    made.xCheckReservedLock = [](sqlite3_file* file, int* is) {
-      return done(file, [=](Methods of, sqlite3_file* real) { return of->xCheckReservedLock(real, is); });
-    };
-    made.xFileControl = [](sqlite3_file* file, int operation, void* argument) {
-      sqlite3_file* const real = log_of(file).real();  // the last error's number is asked for, which a write would change
-      return real->pMethods->xFileControl(real, operation, argument);
-    };
-    made.xSectorSize = [](sqlite3_file* file) {
-      sqlite3_file* const real = log_of(file).real();
-      return real->pMethods->xSectorSize(real);
-    };
-    made.xDeviceCharacteristics = [](sqlite3_file* file) {
-      sqlite3_file* const real = log_of(file).real();
-      return real->pMethods->xDeviceCharacteristics(real);
-    };
-    return made;
-  }();
-  return &all;
-}
+constexpr sqlite3_io_methods kMethods = [] {
+  using Of = sqlite3_io_methods;
+  Of made{};
+  made.iVersion = 1;  // shared memory is the database file's, and nothing maps a WAL
+  made.xClose = close;
+  made.xWrite = write;
+  made.xRead = after_all<&Of::xRead>;
+  made.xTruncate = after_all<&Of::xTruncate>;
+  made.xSync = after_all<&Of::xSync>;
+  made.xFileSize = after_all<&Of::xFileSize>;
+  made.xLock = after_all<&Of::xLock>;
+  made.xUnlock = after_all<&Of::xUnlock>;
+  made.xCheckReservedLock = after_all<&Of::xCheckReservedLock>;
+  made.xFileControl = as_it_is<&Of::xFileControl>;  // asks for the number of the last error, which a write would change
+  made.xSectorSize = as_it_is<&Of::xSectorSize>;
+  made.xDeviceCharacteristics = as_it_is<&Of::xDeviceCharacteristics>;
+  return made;
+}();
 
 sqlite3_vfs* system_of(sqlite3_vfs* vfs) noexcept { return static_cast<sqlite3_vfs*>(vfs->pAppData); }
+
+template <auto Method, class... Arguments>
+int by_system(sqlite3_vfs* vfs, Arguments... arguments) noexcept {
+  sqlite3_vfs* const system = system_of(vfs);
+  return (system->*Method)(system, arguments...);
+}
 
 int open(sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int flags, int* out_flags) noexcept {
   sqlite3_vfs* const system = system_of(vfs);
@@ -140,7 +127,7 @@ int open(sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int flags, int*
   if (log.memory == nullptr) return SQLITE_NOMEM;
   const int rc = system->xOpen(system, name, log.real(), flags, out_flags);
   if (rc == SQLITE_OK) {
-    log.base.pMethods = methods();
+    log.base.pMethods = &kMethods;
   } else {
     std::free(log.memory);
   }
@@ -161,18 +148,14 @@ const char* gathering_vfs() {
     made.zName = kName;
     made.pAppData = system;
     made.xOpen = open;
-    made.xDelete = [](sqlite3_vfs* vfs, const char* name, int sync) { return system_of(vfs)->xDelete(system_of(vfs), name, sync); };
-    made.xAccess = [](sqlite3_vfs* vfs, const char* name, int flags, int* out) {
-      return system_of(vfs)->xAccess(system_of(vfs), name, flags, out);
-    };
-    made.xFullPathname = [](sqlite3_vfs* vfs, const char* name, int size, char* out) {
-      return system_of(vfs)->xFullPathname(system_of(vfs), name, size, out);
-    };
-    made.xRandomness = [](sqlite3_vfs* vfs, int size, char* out) { return system_of(vfs)->xRandomness(system_of(vfs), size, out); };
-    made.xSleep = [](sqlite3_vfs* vfs, int microseconds) { return system_of(vfs)->xSleep(system_of(vfs), microseconds); };
-    made.xCurrentTime = [](sqlite3_vfs* vfs, double* out) { return system_of(vfs)->xCurrentTime(system_of(vfs), out); };
-    made.xCurrentTimeInt64 = [](sqlite3_vfs* vfs, sqlite3_int64* out) { return system_of(vfs)->xCurrentTimeInt64(system_of(vfs), out); };
-    made.xGetLastError = [](sqlite3_vfs* vfs, int size, char* out) { return system_of(vfs)->xGetLastError(system_of(vfs), size, out); };
+    made.xDelete = by_system<&sqlite3_vfs::xDelete>;
+    made.xAccess = by_system<&sqlite3_vfs::xAccess>;
+    made.xFullPathname = by_system<&sqlite3_vfs::xFullPathname>;
+    made.xRandomness = by_system<&sqlite3_vfs::xRandomness>;
+    made.xSleep = by_system<&sqlite3_vfs::xSleep>;
+    made.xCurrentTime = by_system<&sqlite3_vfs::xCurrentTime>;
+    made.xCurrentTimeInt64 = by_system<&sqlite3_vfs::xCurrentTimeInt64>;
+    made.xGetLastError = by_system<&sqlite3_vfs::xGetLastError>;
     return made;
   }();
   static const int registered = sqlite3_vfs_register(&own, 0);
