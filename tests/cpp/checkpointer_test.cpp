@@ -13,6 +13,7 @@
 #include "child.h"
 #include "store/sqlite.h"
 #include "store_fixture.h"
+#include "write_hook.h"
 
 namespace syncline {
 namespace {
@@ -29,19 +30,11 @@ constexpr std::int64_t kBound = (2 * kPages + 200) * kFrameBytes;  // and what s
 // fail.
 class Gate {
  public:
-  Gate() {
-    standing() = this;
-    for (const char* name : {"pwrite", "pwrite64"}) {
-      if (vfs()->xGetSystemCall(vfs(), name) != nullptr) {
-        vfs()->xSetSystemCall(vfs(), name, reinterpret_cast<sqlite3_syscall_ptr>(&Gate::write_at));
-      }
-    }
-  }
+  Gate() { standing() = this; }
   Gate(const Gate&) = delete;
   Gate& operator=(const Gate&) = delete;
   ~Gate() {
     open();
-    vfs()->xSetSystemCall(vfs(), nullptr, nullptr);
     standing() = nullptr;
   }
 
@@ -62,7 +55,6 @@ class Gate {
   [[nodiscard]] int failed() const { return failed_; }
 
  private:
-  static sqlite3_vfs* vfs() { return sqlite3_vfs_find(nullptr); }
   static std::atomic<Gate*>& standing() {
     static std::atomic<Gate*> gate;
     return gate;
@@ -91,6 +83,7 @@ class Gate {
   bool held_ = false;
   std::atomic<bool> failing_ = false;
   std::atomic<int> failed_ = 0;
+  const testing::WriteHook hook_{&Gate::write_at};
 };
 
 std::int64_t faults(const std::string& path) {

@@ -17,6 +17,7 @@
 #include "base/ids.h"
 #include "folder.h"
 #include "store/sqlite.h"
+#include "write_hook.h"
 
 namespace syncline::sqlite {
 namespace {
@@ -27,26 +28,14 @@ using Rows = std::map<std::int64_t, std::string>;
 // Counts what SQLite writes while it stands; after `fail_after(n)`, n more are written and those behind them fail.
 class Writes {
  public:
-  Writes() {
-    standing() = this;
-    for (const char* name : {"pwrite", "pwrite64"}) {
-      if (vfs()->xGetSystemCall(vfs(), name) != nullptr) {
-        vfs()->xSetSystemCall(vfs(), name, reinterpret_cast<sqlite3_syscall_ptr>(&Writes::write_at));
-      }
-    }
-  }
+  Writes() { standing() = this; }
   Writes(const Writes&) = delete;
   Writes& operator=(const Writes&) = delete;
-  ~Writes() {
-    vfs()->xSetSystemCall(vfs(), nullptr, nullptr);
-    standing() = nullptr;
-  }
   [[nodiscard]] int count() const { return count_; }
   void fail_after(int more) { left_ = more; }
   void fail_no_more() { left_ = -1; }
 
  private:
-  static sqlite3_vfs* vfs() { return sqlite3_vfs_find(nullptr); }
   static Writes*& standing() {
     static Writes* writes = nullptr;
     return writes;
@@ -64,6 +53,7 @@ class Writes {
 
   int count_ = 0;
   int left_ = -1;
+  const testing::WriteHook hook_{&Writes::write_at};
 };
 
 Rows rows_of(Connection& connection) {
